@@ -1,0 +1,3 @@
+//! Protocol plugins for mbuf.
+
+#![forbid(unsafe_code)]
