@@ -7,6 +7,7 @@ mod mbuf;
 pub mod meta;
 pub mod pool;
 pub mod queue;
+pub mod stack;
 
 pub use chain::Chain;
 pub use class::Class;
