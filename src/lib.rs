@@ -3,6 +3,7 @@
 pub mod chain;
 mod class;
 pub mod error;
+pub mod io;
 mod mbuf;
 pub mod meta;
 pub mod pool;
