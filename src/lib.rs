@@ -9,6 +9,7 @@ pub mod meta;
 pub mod pool;
 pub mod queue;
 pub mod stack;
+pub mod testing;
 
 pub use chain::Chain;
 pub use class::Class;
