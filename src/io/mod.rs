@@ -33,9 +33,12 @@ mod error;
 pub mod faults;
 pub mod file;
 pub mod pipe;
+pub mod reactor;
 pub mod stream;
 mod sys;
 
+#[cfg(test)]
+mod tests;
 
 pub use datagram::{Datagram, DatagramOptions, DatagramStats, Dropped, Reported};
 pub use error::{CallError, errno};
