@@ -1,0 +1,146 @@
+//! No heap allocation for a packet in steady state, counted by the allocator itself.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    time::Duration,
+};
+
+use mbuf::{
+    Address, Batch, Chain, Class, Pool,
+    stack::{
+        Context, Edge, LayerInfo, Outcome, PortId, Protocol, Sessions, Signal, Stack, Time, Timer,
+    },
+};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came; counting touches a thread-local
+// cell without a destructor, which allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const PORT: PortId = PortId(0);
+
+/// A header of four bytes, and a timer that is armed and cancelled again for each packet.
+struct Layer {
+    timer: Option<Timer>,
+}
+
+impl Protocol for Layer {
+    fn name(&self) -> &str {
+        "layer"
+    }
+
+    fn info(&self) -> LayerInfo {
+        LayerInfo::new(Edge::Packets, Edge::Packets).prepends(4).min_header(4)
+    }
+
+    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        if let Some(timer) = self.timer.take() {
+            assert!(cx.cancel(timer));
+        }
+        self.timer = cx.arm(Duration::from_secs(1));
+        assert!(self.timer.is_some());
+        chain.trim_front(4).unwrap();
+        cx.up(chain)
+    }
+
+    fn output(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        chain.prepend_slice(b"head").unwrap();
+        cx.down(chain)
+    }
+}
+
+struct Echo;
+
+impl Protocol for Echo {
+    fn name(&self) -> &str {
+        "echo"
+    }
+
+    fn info(&self) -> LayerInfo {
+        LayerInfo::new(Edge::Any, Edge::Any)
+    }
+
+    fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        cx.reply(chain)
+    }
+
+    fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        cx.down(chain)
+    }
+}
+
+fn layers() -> Vec<Box<dyn Protocol>> {
+    vec![Box::new(Layer { timer: None }), Box::new(Layer { timer: None }), Box::new(Echo)]
+}
+
+/// Batches of all sizes, from a few peers, once round; the time goes on a little.
+fn round(stack: &mut Stack, pool: &Pool, batch: &mut Batch, now: &mut Time) {
+    for size in [1, 32, 7, 64, 2] {
+        for n in 0..size {
+            let mut chain = pool.chain_from(b"headhead and some text").unwrap();
+            let peer = Address::Ip(([192, 0, 2, 1], 1000 + n % 5).into());
+            chain.meta_mut().set_source(peer);
+            batch.push(chain);
+        }
+        stack.input(PORT, batch);
+        let queue = stack.poll_output(PORT);
+        for _ in 0..size {
+            assert_eq!(queue.pop().unwrap().len(), 22);
+        }
+        assert!(queue.is_empty());
+        stack.flushed(PORT);
+        *now += Duration::from_millis(1);
+        stack.advance(*now);
+        stack.signal(Signal::Drain);
+    }
+}
+
+fn allocations_in_steady_state(mut stack: Stack, pool: &Pool) -> usize {
+    stack.open();
+    let (mut batch, mut now) = (Batch::new(), Time::ZERO);
+    (0..20).for_each(|_| round(&mut stack, pool, &mut batch, &mut now));
+    let before = ALLOCATIONS.get();
+    (0..100).for_each(|_| round(&mut stack, pool, &mut batch, &mut now));
+    let allocations = ALLOCATIONS.get() - before;
+    // The counter is alive.
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+    assert!(stack.stats().layers[0].received > 10_000);
+    allocations
+}
+
+#[test]
+fn a_pile_of_layers_allocates_nothing_for_a_packet() {
+    let pool = Pool::builder().count(Class::Small, 1024).build().unwrap();
+    let stack = Stack::pile(&pool, Edge::Packets, layers()).unwrap();
+    assert_eq!(allocations_in_steady_state(stack, &pool), 0);
+}
+
+#[test]
+fn sessions_allocate_nothing_for_a_packet() {
+    let pool = Pool::builder().count(Class::Small, 1024).build().unwrap();
+    let sessions = Sessions::new(|_, pool| Stack::pile(pool, Edge::Packets, layers()));
+    let stack = Stack::pile(&pool, Edge::Packets, vec![Box::new(sessions)]).unwrap();
+    assert_eq!(allocations_in_steady_state(stack, &pool), 0);
+}
