@@ -1,0 +1,151 @@
+//! Instructions an operation, under callgrind: the difference of two runs of `alloc-count` whose
+//! numbers of operations differ, less what the measuring loop takes by itself. It repeats exactly,
+//! on any machine of the same architecture and with the same compiler, and so it can gate:
+//! `ceilings.txt` says how many each operation may take.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use serde_json::json;
+
+use crate::{
+    Report,
+    table::{Table, grouped},
+};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only these operations (default: all of `ceilings.txt`).
+    operations: Vec<String>,
+}
+
+const CEILINGS: &str = include_str!("../ceilings.txt");
+/// The two run lengths, in operations. The first is long enough to have warmed the caches.
+const RUNS: (u64, u64) = (10_000, 110_000);
+
+pub fn run(options: &Options) -> anyhow::Result<Report> {
+    let program = build()?;
+    let ceilings = ceilings()?;
+    for name in &options.operations {
+        ensure!(
+            ceilings.iter().any(|ceiling| ceiling.operation == name),
+            "no operation `{name}`; there are {}",
+            ceilings.iter().map(|ceiling| ceiling.operation).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let around = per_operation(&program, "loop")?;
+    let mut table = Table::new(["operation", "instructions", "with the loop", "ceiling", ""]);
+    let mut figures = Vec::new();
+    let mut passed = true;
+    for ceiling in ceilings {
+        let wanted = options.operations.is_empty()
+            || options.operations.iter().any(|name| name == ceiling.operation);
+        if !wanted {
+            continue;
+        }
+        let whole = per_operation(&program, ceiling.operation)?;
+        let each = whole - around;
+        let within = each <= ceiling.instructions;
+        passed &= within;
+        table.row([
+            format!("{} ({})", ceiling.what, ceiling.operation),
+            grouped(each, 1),
+            grouped(whole, 1),
+            grouped(ceiling.instructions, 0),
+            if within { String::new() } else { "TOO MANY".to_owned() },
+        ]);
+        figures.push(json!({
+            "operation": ceiling.operation,
+            "what": ceiling.what,
+            "instructions": each,
+            "with_the_loop": whole,
+            "ceiling": ceiling.instructions,
+        }));
+    }
+    println!("Instructions an operation under callgrind; the loop around it takes {around:.1}\n");
+    println!("{table}");
+    if !passed {
+        println!("FAILED: an operation takes more instructions than benches/ceilings.txt allows");
+    }
+    Ok(Report { passed, figures: json!({ "benchmark": "instructions", "results": figures }) })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ceiling {
+    operation: &'static str,
+    instructions: f64,
+    what: &'static str,
+}
+
+fn ceilings() -> anyhow::Result<Vec<Ceiling>> {
+    let lines = CEILINGS.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(ceiling).collect()
+}
+
+fn ceiling(line: &'static str) -> anyhow::Result<Ceiling> {
+    let parse = || {
+        let (operation, rest) = line.split_once(char::is_whitespace)?;
+        let (instructions, what) = rest.trim_start().split_once(char::is_whitespace)?;
+        Some(Ceiling { operation, instructions: instructions.parse().ok()?, what: what.trim() })
+    };
+    parse().with_context(|| format!("ceilings.txt: `{line}`"))
+}
+
+/// Builds `alloc-count`, which lies beside this program.
+fn build() -> anyhow::Result<PathBuf> {
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--release", "--bin", "alloc-count", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .stdout(Stdio::null())
+        .status()
+        .context("running cargo to build `alloc-count`")?;
+    ensure!(status.success(), "cargo build --bin alloc-count: {status}");
+    let program = std::env::current_exe()?.with_file_name("alloc-count");
+    ensure!(program.exists(), "{} is not there: was this program moved?", program.display());
+    Ok(program)
+}
+
+fn per_operation(program: &Path, operation: &str) -> anyhow::Result<f64> {
+    let short = collect(program, operation, RUNS.0)?;
+    let long = collect(program, operation, RUNS.1)?;
+    Ok((long as f64 - short as f64) / (RUNS.1 - RUNS.0) as f64)
+}
+
+/// Runs an operation so many times under callgrind; gives the instructions of the whole program.
+fn collect(program: &Path, operation: &str, times: u64) -> anyhow::Result<u64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args([operation, &times.to_string()])
+        .stdin(Stdio::null())
+        .output();
+    let output = match output {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("valgrind is not installed (Debian: apt-get install valgrind)")
+        }
+        output => output.context("running valgrind")?,
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "alloc-count {operation}: {}\n{stderr}", output.status);
+    stderr
+        .lines()
+        .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
+        .with_context(|| format!("callgrind printed no count:\n{stderr}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_ceilings_can_be_read() {
+        let ceilings = ceilings().unwrap();
+        assert!(ceilings.iter().any(|ceiling| ceiling.operation == "cluster"));
+        assert!(ceilings.iter().all(|ceiling| ceiling.instructions > 0.0));
+        assert!(ceiling("small many a small mbuf").is_err());
+    }
+}

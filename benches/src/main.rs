@@ -1,0 +1,89 @@
+//! Measures mbuf beside its peers. Every comparison runs all sides in one run, driven by the same
+//! client, interleaved, several times, and prints medians with minimum and maximum.
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/Cargo.toml -- udp
+//! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
+//! cargo run --release --manifest-path benches/Cargo.toml -- instructions
+//! ```
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+mod instructions;
+mod machine;
+mod peers;
+mod server;
+mod table;
+mod tcp_many;
+mod udp;
+mod udp_client;
+
+/// Measures mbuf beside its peers.
+#[derive(Debug, Parser)]
+#[command(name = "compare", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Also write the figures, with those of every single round, to this file as JSON.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// UDP echo: messages a second and server CPU a message, against tokio and a recvfrom loop.
+    Udp(udp::Options),
+    /// Many TCP connections against `echo serve`: every byte compared, peak memory checked.
+    TcpMany(tcp_many::Options),
+    /// Instructions an operation under callgrind, checked against the committed ceilings.
+    Instructions(instructions::Options),
+    /// One of the peers, as the server that `udp` starts.
+    #[command(hide = true)]
+    Serve {
+        /// Which one.
+        peer: peers::Peer,
+        /// The UDP port of 127.0.0.1 to listen on.
+        port: u16,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Udp(options) => udp::run(&options),
+        Command::TcpMany(options) => tcp_many::run(&options),
+        Command::Instructions(options) => instructions::run(&options),
+        Command::Serve { peer, port } => return finish(peers::serve(peer, port).map(|()| true)),
+    };
+    finish(outcome.and_then(|report| {
+        if let Some(path) = &arguments.json {
+            let mut figures = report.figures;
+            figures["machine"] = machine::describe();
+            std::fs::write(path, format!("{figures:#}\n"))
+                .map_err(|error| anyhow::anyhow!("writing {}: {error}", path.display()))?;
+        }
+        Ok(report.passed)
+    }))
+}
+
+/// What a comparison found.
+#[derive(Debug)]
+struct Report {
+    /// Whether what it checks holds; if not, the program's exit status is 1.
+    passed: bool,
+    /// All figures, those of single rounds included.
+    figures: serde_json::Value,
+}
+
+fn finish(outcome: anyhow::Result<bool>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("compare: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
