@@ -5,7 +5,7 @@ use std::{io::Write, net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::Context;
 use indicatif::HumanBytes;
 use mbuf::{
-    BuildError, Pool,
+    BuildError, Class, Pool,
     io::{
         Datagram, DatagramOptions, raise_file_limit,
         reactor::{Reactor, ReactorBuilder},
@@ -84,6 +84,8 @@ pub fn listen(
     }
     for &address in &places.udp {
         let options = DatagramOptions {
+            // What GRO joins needs 64 KiB in one piece, which a small pool does not have.
+            gro: pool.stats().class(Class::K64).total > 0,
             // Bursts wait here while a turn is busy elsewhere.
             recv_buffer: Some(4 << 20),
             busy_poll: busy_poll.then_some(SPIN),
