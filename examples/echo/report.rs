@@ -19,7 +19,12 @@ pub fn say(line: fmt::Arguments<'_>) {
 
 /// Prints a line to standard error: what is wrong, or what the program is about to do.
 pub fn complain(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    if cfg!(test) {
+        // The test harness keeps this to itself: a complaint that a test means is no failed test.
+        eprintln!("{line}");
+    } else {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
 }
 
 /// One run, measured.
