@@ -34,6 +34,7 @@ pub mod faults;
 pub mod file;
 pub mod pipe;
 pub mod reactor;
+pub mod store;
 pub mod stream;
 mod sys;
 

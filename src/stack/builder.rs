@@ -1,6 +1,6 @@
 //! Putting a stack together: [`StackBuilder`].
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     Closing, Edge, LayerInfo, Protocol, Stack, Time,
@@ -340,6 +340,7 @@ impl StackBuilder {
             transit_bytes: 0,
             transit_chains: 0,
             closing: false,
+            bell: Arc::default(),
         };
         Ok(Stack::assemble(core, self.protocols, bottom_up, self.rounds))
     }

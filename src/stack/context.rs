@@ -9,7 +9,7 @@ use std::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
-    DropReason, Time, Timer,
+    DropReason, Time, Timer, Waker,
     graph::{Core, Hop},
 };
 use crate::{chain::Chain, pool::Pool};
@@ -642,6 +642,12 @@ impl<'a> Context<'a> {
     /// ```
     pub fn cancel(&mut self, timer: Timer) -> bool {
         self.core.timers.cancel(timer, u32::from(self.layer))
+    }
+
+    /// What brings this layer back from another thread: it then hears
+    /// [`Signal::Woken`](super::Signal::Woken). See [`Waker`] for an example.
+    pub fn waker(&self) -> Waker {
+        Waker::new(&self.core.bell, self.layer)
     }
 
     /// The pool.

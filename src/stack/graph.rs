@@ -6,12 +6,13 @@
 //! there, apart from what is seldom asked for. The protocols themselves are not in here: while one
 //! of them runs, it may reach everything else.
 
-use std::{any::TypeId, collections::VecDeque, fmt};
+use std::{any::TypeId, collections::VecDeque, fmt, sync::Arc};
 
 use super::{
     Closing, DropReason, Edge, Held, PortStats,
     drops::DropTable,
     timer::{Time, Timers},
+    waker::Bell,
 };
 use crate::{
     chain::Chain,
@@ -263,6 +264,8 @@ pub(super) struct Core {
     pub(super) transit_chains: usize,
     /// A port was asked to close and is not sealed yet.
     pub(super) closing: bool,
+    /// Who is to be woken from elsewhere.
+    pub(super) bell: Arc<Bell>,
 }
 
 impl Core {

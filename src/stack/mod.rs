@@ -109,8 +109,9 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod waker;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{
     chain::Chain,
@@ -127,6 +128,7 @@ pub use self::{
     session::{Peer, SessionCounts, Sessions},
     stats::{LayerStats, PortStats, StackStats},
     timer::{Time, Timer},
+    waker::Waker,
 };
 use self::{
     graph::{Core, Hop},
@@ -397,7 +399,10 @@ impl Stack {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn has_work(&self) -> bool {
-        !self.core.ready.is_empty() || self.has_sleeper() || self.has_end()
+        !self.core.ready.is_empty()
+            || self.has_sleeper()
+            || self.has_end()
+            || self.core.bell.is_rung()
     }
 
     /// Goes on with pending work.
@@ -558,6 +563,32 @@ impl Stack {
         self.port_mut(port).abort(reason);
     }
 
+    /// Whom to tell when a layer is woken from another thread ([`Waker`]): whoever drives the
+    /// stack, who should then call [`Stack::poll`]. It is called on that thread, and once until the
+    /// stack has run. One allocation.
+    ///
+    /// ```
+    #[doc = include_str!("example.in")]
+    /// let (give, take) = std::sync::mpsc::channel();
+    /// let listen = move |signal, cx: &mut Context<'_>| {
+    ///     if signal == Signal::Opened {
+    ///         give.send(cx.waker()).unwrap();
+    ///     }
+    /// };
+    /// let mut stack = Stack::pile(&pool, Edge::Packets, vec![listener(listen)])?;
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// stack.on_wake(move || _ = tell.send(()));
+    /// stack.open();
+    /// take.recv()?.wake();
+    /// told.recv()?; // there is something to run
+    /// stack.poll();
+    /// assert!(!stack.has_work());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_wake(&mut self, driver: impl Fn() + Send + Sync + 'static) {
+        self.core.bell.set_driver(Some(Arc::new(driver)));
+    }
+
     /// What is held in layers, queues and pending batches. O(layers + chains in queues).
     ///
     /// ```
@@ -671,6 +702,13 @@ impl Stack {
             Some(port) => port,
             None => no_port(port, ports),
         }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Wakers may outlive the stack; what they would tell need not.
+        self.core.bell.set_driver(None);
     }
 }
 

@@ -347,6 +347,8 @@ pub enum Signal {
     Mtu(usize),
     /// The program is shutting down: finish, then close.
     Shutdown,
+    /// Somebody has used the layer's [`Waker`](super::Waker): what it asked for elsewhere is there.
+    Woken,
 }
 
 /// A layer.

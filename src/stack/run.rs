@@ -134,7 +134,7 @@ impl Stack {
                 return;
             }
             rounds -= 1;
-            if !self.wake_one() && !self.end_one() {
+            if !self.wake_one() && !self.ring_one() && !self.end_one() {
                 return;
             }
         }
@@ -156,6 +156,13 @@ impl Stack {
         };
         self.core.stop_waiting(layer.into());
         self.tell(layer, Signal::Writable, Hop::SETTLED);
+        true
+    }
+
+    /// `Signal::Woken` to a layer whose waker was used; whether there was one.
+    fn ring_one(&mut self) -> bool {
+        let Some(layer) = self.core.bell.take() else { return false };
+        self.tell(layer, Signal::Woken, Hop::SETTLED);
         true
     }
 

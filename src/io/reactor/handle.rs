@@ -3,14 +3,14 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use mio::Waker;
 
-use super::stats::Counters;
+use super::{SessionId, stats::Counters};
 
 /// Wakes a [`Reactor`](super::Reactor) or shuts it down, from any thread, that of a signal handler
 /// included. Clones are cheap (an atomic increment).
@@ -24,6 +24,8 @@ pub struct Handle {
 pub(super) struct Shared {
     waker: Waker,
     shutdown: AtomicBool,
+    /// Sessions of which a layer was woken from another thread. Each at most once until it has run.
+    woken: Mutex<Vec<SessionId>>,
     open: AtomicUsize,
     accepted: AtomicU64,
     chains_in: AtomicU64,
@@ -56,6 +58,7 @@ impl Handle {
         let shared = Shared {
             waker,
             shutdown: AtomicBool::new(false),
+            woken: Mutex::default(),
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             chains_in: AtomicU64::new(0),
@@ -95,6 +98,23 @@ impl Handle {
             bytes_in: shared.bytes_in.load(Ordering::Relaxed),
             bytes_out: shared.bytes_out.load(Ordering::Relaxed),
         }
+    }
+
+    /// A layer of that session is to be woken.
+    pub(super) fn wake_session(&self, id: SessionId) {
+        self.woken().push(id);
+        if let Err(error) = self.wake() {
+            tracing::error!(%error, "the reactor cannot be woken");
+        }
+    }
+
+    /// A session of which a layer was woken.
+    pub(super) fn next_woken(&self) -> Option<SessionId> {
+        self.woken().pop()
+    }
+
+    fn woken(&self) -> MutexGuard<'_, Vec<SessionId>> {
+        self.shared.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn shutdown_wanted(&self) -> bool {

@@ -174,6 +174,8 @@ impl Reactor {
         let token = |port| {
             Token((id.index as usize) << (KIND_BITS + PORT_BITS) | port << KIND_BITS | SESSION)
         };
+        let handle = self.handle.clone();
+        session.stack.on_wake(move || handle.wake_session(id));
         session.begin(now, &self.drive.registry, token)?;
         self.fixtures += usize::from(session.fixture);
         self.sessions.insert(session);

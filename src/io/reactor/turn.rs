@@ -30,6 +30,11 @@ impl Reactor {
             self.shutdown();
         }
         self.accept_all();
+        while let Some(id) = self.handle.next_woken() {
+            if self.sessions.get(id).is_some() {
+                self.enqueue(id.index);
+            }
+        }
         while let Some(index) = self.deadlines.pop_due(self.drive.now) {
             self.enqueue(index);
         }

@@ -101,11 +101,7 @@ impl Protocol for Sessions {
                 for _ in 0..self.unfinished.len().min(SHARE) {
                     let Some(index) = self.unfinished.oldest() else { break };
                     self.unfinished.remove(index);
-                    if let Some(session) = self.slots[index as usize].as_mut() {
-                        session.stack.set_now(cx.now());
-                        session.stack.poll();
-                        self.settle(index, cx);
-                    }
+                    self.go_on(index, cx);
                 }
             }
             Signal::EndOfStream => {
@@ -115,6 +111,11 @@ impl Protocol for Sessions {
             Signal::Shutdown => {
                 self.ending = true;
                 self.for_all(cx, |stack| stack.signal(Signal::Shutdown));
+            }
+            Signal::Woken => {
+                while let Some(index) = self.next_woken() {
+                    self.go_on(index, cx);
+                }
             }
             _ => self.for_all(cx, |stack| stack.signal(signal)),
         }

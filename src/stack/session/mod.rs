@@ -8,7 +8,7 @@ mod one;
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -116,6 +116,8 @@ pub struct Sessions {
     holders: Lru,
     /// Sessions with output or work left over.
     unfinished: Lru,
+    /// Sessions of which a layer was woken from another thread.
+    woken: Arc<Mutex<Vec<u32>>>,
     footprint: usize,
     /// The next timer of each session that has one.
     timers: Timers,
@@ -172,6 +174,7 @@ impl Sessions {
             idle: Lru::new(),
             holders: Lru::new(),
             unfinished: Lru::new(),
+            woken: Arc::default(),
             footprint: 0,
             timers: Timers::new(1024),
             alarm: None,
@@ -326,6 +329,13 @@ impl Sessions {
                 (self.slots.len() - 1) as u32
             }
         };
+        let (woken, waker) = (Arc::clone(&self.woken), cx.waker());
+        if let Some(session) = self.slots[index as usize].as_mut() {
+            session.stack.on_wake(move || {
+                woken.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+                waker.wake();
+            });
+        }
         self.by_peer.insert(peer, index);
         self.idle.touch(index);
         self.counts.opened.fetch_add(1, Relaxed);
@@ -453,6 +463,21 @@ impl Sessions {
                 cx.cancel(timer);
             }
             self.alarm = cx.arm(next.since(cx.now())).map(|timer| (timer, next));
+        }
+    }
+
+    /// A session of which a layer was woken from another thread. (If another has its place by now,
+    /// that one is run for nothing.)
+    fn next_woken(&self) -> Option<u32> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Runs what a session has left to do.
+    fn go_on(&mut self, index: u32, cx: &mut Context<'_>) {
+        if let Some(session) = self.slots[index as usize].as_mut() {
+            session.stack.set_now(cx.now());
+            session.stack.poll();
+            self.settle(index, cx);
         }
     }
 
