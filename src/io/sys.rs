@@ -25,6 +25,7 @@ use crate::{
 
 mod address;
 mod messages;
+pub(crate) mod positional;
 
 pub(crate) use address::{Arrival, Control, Name, unix_address};
 pub(crate) use messages::{

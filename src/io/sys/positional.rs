@@ -1,0 +1,150 @@
+//! Chains to and from a place in a file: pwritev(2) and preadv(2), and the room they are given.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use memmap2::{MmapMut, MmapOptions};
+use smallvec::SmallVec;
+
+use super::{Errno, IOV_MAX, attempt, nothing_about, shorten};
+use crate::{
+    chain::{Chain, Reserved},
+    io::faults::{Attempt, Call},
+};
+
+type Vectors = SmallVec<[libc::iovec; 32]>;
+
+/// pwritev(2) of a chain, whose first byte belongs at `offset`, from its byte `from` on. A failure
+/// says how many bytes were written before it, those included.
+pub(crate) fn write_at(
+    file: &File,
+    offset: u64,
+    chain: &Chain,
+    from: usize,
+) -> Result<(), (usize, Errno)> {
+    let mut vectors = Vectors::new();
+    chain.iovecs(&mut vectors, usize::MAX);
+    let first = advance(&mut vectors, 0, from);
+    vectors.drain(..first);
+    let start = offset.saturating_add(from as u64);
+    let whole = each(Call::Pwritev, file, &mut vectors, start, |fd, part, at| {
+        // SAFETY: the iovecs point to the bytes of the borrowed chain, which stay in place and
+        // unchanged during the call (those of mapped files are the kernel's to check); their number
+        // is at most IOV_MAX.
+        unsafe { libc::pwritev(fd, part.as_ptr(), part.len() as i32, at) }
+    });
+    match whole {
+        (_, None) => Ok(()),
+        // No file takes nothing of something.
+        (written, Some(Errno(0))) => Err((from + written, Errno(libc::EIO))),
+        (written, Some(errno)) => Err((from + written, errno)),
+    }
+}
+
+/// preadv(2) into all of `room`, or up to the end of the file. Answers how many bytes there were.
+pub(crate) fn read_at(file: &File, offset: u64, mut room: Reserved<'_>) -> Result<usize, Errno> {
+    let mut vectors = Vectors::new();
+    room.iovecs(&mut vectors);
+    let (read, end) = each(Call::Preadv, file, &mut vectors, offset, |fd, part, at| {
+        // SAFETY: the iovecs point to the room that `room` holds exclusively and that outlives the
+        // call; their number is at most IOV_MAX.
+        unsafe { libc::preadv(fd, part.as_ptr(), part.len() as i32, at) }
+    });
+    match end {
+        None | Some(Errno(0)) => {
+            // SAFETY: preadv has written so many bytes in the order of the iovecs, which are the
+            // room's from its start.
+            unsafe { room.commit(read) };
+            Ok(read)
+        }
+        Some(errno) => Err(errno),
+    }
+}
+
+/// lseek(2) to the next bytes at or after `offset` that are not a hole: none if there are none.
+pub(crate) fn next_data(file: &File, offset: u64) -> Result<Option<u64>, Errno> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EOVERFLOW))?;
+    // SAFETY: no memory is passed.
+    match unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) } {
+        -1 => match Errno::last() {
+            Errno(libc::ENXIO) => Ok(None),
+            errno => Err(errno),
+        },
+        data => Ok(Some(data as u64)),
+    }
+}
+
+/// fallocate(2): the file has room for these bytes, and is long enough for them.
+pub(crate) fn fallocate(file: &File, offset: u64, len: usize) -> Result<(), Errno> {
+    let (Ok(at), Ok(n)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else {
+        return Err(Errno(libc::EFBIG));
+    };
+    let about = Attempt { call: Call::Fallocate, ..nothing_about(file.as_fd(), len) };
+    attempt(&about, |_| {
+        // SAFETY: no memory is passed.
+        unsafe { libc::fallocate(file.as_raw_fd(), 0, at, n) as isize }
+    })
+    .map(|_| ())
+}
+
+/// Maps bytes of a file to be written, which [`fallocate`] has made room for. The file must be the
+/// caller's own: one that it has created, with O_EXCL and for nobody else, or with O_TMPFILE.
+pub(crate) fn map_own(file: &File, offset: u64, len: usize) -> io::Result<MmapMut> {
+    // SAFETY: the file is the caller's own, so nobody else changes or cuts it while it is mapped
+    // (but a program of the same user, or root, that goes looking for it), and there is room for
+    // all of it on the disk.
+    unsafe { MmapOptions::new().offset(offset).len(len).map_mut(file) }
+}
+
+/// Makes a call for one part of the vectors after another until they are done. Answers the bytes,
+/// and what ended it before: 0 if the call did nothing.
+fn each(
+    call: Call,
+    file: &File,
+    vectors: &mut Vectors,
+    offset: u64,
+    mut make: impl FnMut(i32, &[libc::iovec], libc::off_t) -> isize,
+) -> (usize, Option<Errno>) {
+    let (mut done, mut first) = (0, 0);
+    while first < vectors.len() {
+        let mut part = Vectors::from_slice(&vectors[first..vectors.len().min(first + IOV_MAX)]);
+        let bytes = part.iter().map(|vector| vector.iov_len).sum::<usize>();
+        let end = offset.checked_add((done + bytes) as u64);
+        let (Some(_), Ok(at)) = (
+            end.filter(|&end| end <= i64::MAX as u64),
+            libc::off_t::try_from(offset.saturating_add(done as u64)),
+        ) else {
+            return (done, Some(Errno(libc::EFBIG)));
+        };
+        let about = Attempt { call, ..nothing_about(file.as_fd(), bytes) };
+        let answer = attempt(&about, |limit| {
+            shorten(&mut part, limit);
+            make(file.as_raw_fd(), &part, at)
+        });
+        let taken = match answer {
+            Err(errno) => return (done, Some(errno)),
+            Ok(0) => return (done, Some(Errno(0))),
+            Ok(taken) => taken,
+        };
+        done += taken;
+        first = advance(vectors, first, taken);
+    }
+    (done, None)
+}
+
+/// Takes `taken` bytes off the vectors from `first` on; answers the first that still has some.
+fn advance(vectors: &mut Vectors, mut first: usize, mut taken: usize) -> usize {
+    while taken > 0 && taken >= vectors[first].iov_len {
+        taken -= vectors[first].iov_len;
+        first += 1;
+    }
+    if taken > 0 {
+        let part = &mut vectors[first];
+        part.iov_base = part.iov_base.wrapping_byte_add(taken);
+        part.iov_len -= taken;
+    }
+    first
+}
