@@ -9,6 +9,7 @@
 //! | [`Framing`] | cuts a stream into packets by a length prefix | bytes | packets |
 //! | [`Echo`] | sends everything back (RFC 862) | anything | nothing |
 //! | [`Discard`] | throws everything away, and counts it (RFC 863) | anything | nothing |
+//! | [`FileSender`], [`FileReceiver`] | files and folders, verified | packets | nothing |
 //! | [`Chargen`] | sends printable characters (RFC 864) | bytes, or packets | nothing |
 //!
 //! They are also meant to be read: [`mod@echo`] is the smallest layer there is, [`mod@chargen`]
@@ -32,11 +33,15 @@
 pub mod chargen;
 pub mod discard;
 pub mod echo;
+#[cfg(feature = "file")]
+pub mod file;
 pub mod framing;
 
 pub use chargen::Chargen;
 pub use discard::Discard;
 pub use echo::Echo;
+#[cfg(feature = "file")]
+pub use file::{FileReceiver, FileSender};
 pub use framing::{Framing, Prefix};
 
 use mbuf::{Address, Meta, stack::DropReason};

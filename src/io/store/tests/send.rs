@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{hostile::make_fifo, *};
+use crate::io::SourceKind;
 use crate::testing::{Rng, Starve, assert_all_free};
 
 fn item(text: &str, what: What) -> Item {
@@ -16,7 +17,10 @@ fn item(text: &str, what: What) -> Item {
 }
 
 fn driver(pool: &Pool, items: Vec<Item>) -> Driver {
-    Driver { store: sender(pool, items.into_iter()).unwrap(), pool: pool.clone() }
+    Driver {
+        store: sender(pool, SourceKind::Preadv, items.into_iter()).unwrap(),
+        pool: pool.clone(),
+    }
 }
 
 /// One file, opened as number 1.
@@ -178,7 +182,7 @@ fn a_file_that_changes_is_said_to_have_changed_and_how() {
     let mut driver = change(&|file| file.write_all_at(b"x", 5).unwrap());
     let error = driver.error(1, Request::Close);
     assert_eq!(error.kind(), ErrorKind::InvalidData);
-    let expected = format!("{shown} was modified while its 16384 bytes were read");
+    let expected = format!("{shown} was modified while it was read");
     assert_eq!(error.to_string(), expected);
     let mut driver = change(&|_| fs::remove_file(&path).unwrap());
     assert_eq!(driver.read(1, 0, 16_384), [7; 16_384]);
@@ -258,7 +262,7 @@ fn items_are_found_as_they_are_asked_for_on_the_stores_own_thread() {
     let items = take.into_iter().inspect(move |_| {
         seen.lock().unwrap().push(thread::current().name().map(str::to_owned));
     });
-    let mut driver = Driver { store: sender(&pool, items).unwrap(), pool };
+    let mut driver = Driver { store: sender(&pool, SourceKind::Preadv, items).unwrap(), pool };
     for text in ["a", "b"] {
         driver.ask(1, Request::Next);
         thread::sleep(Duration::from_millis(5));
