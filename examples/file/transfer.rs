@@ -38,6 +38,8 @@ pub struct State {
     /// Bytes in all, once they are known.
     pub total: Option<u64>,
     pub current: Current,
+    /// Files were refused because they are there already.
+    existing: bool,
     pub status: Option<Status>,
     pub figures: Option<Figures>,
 }
@@ -73,6 +75,7 @@ impl Transfer {
             moved: 0,
             total: None,
             current: Current::default(),
+            existing: false,
             status: None,
             figures: None,
         })));
@@ -138,7 +141,7 @@ impl State {
         }
     }
 
-    fn failed(&self, name: &str, trouble: &Trouble) {
+    fn failed(&mut self, name: &str, trouble: &Trouble) {
         self.json("failed", || {
             json!({
                 "name": name,
@@ -147,6 +150,7 @@ impl State {
                 "from_peer": trouble.from_peer,
             })
         });
+        self.existing |= trouble.code == Code::Exists;
         let name = printable(name);
         // Most of what goes wrong is told with the name in it.
         if trouble.text.contains(&name) {
@@ -200,6 +204,10 @@ impl State {
         ));
         self.lines.say(format!("root {}", figures.root));
         self.figures = Some(figures);
+        if self.existing {
+            let text = "file: with `receive --overwrite` files that are there are replaced";
+            self.lines.remark(text.into());
+        }
     }
 
     fn broken(&mut self, why: &str, status: Status) -> Status {
