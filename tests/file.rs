@@ -171,6 +171,14 @@ impl Run {
     }
 }
 
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Both fail where it has ended, as it has unless the test fails.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 struct Receiver {
     run: Run,
     address: SocketAddr,
