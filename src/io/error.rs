@@ -65,14 +65,14 @@ pub fn errno(error: &io::Error) -> Option<i32> {
 
 /// An error that names the call and its object. Allocates.
 #[cold]
-pub(super) fn named(call: &'static str, object: impl fmt::Display, errno: i32) -> io::Error {
+pub(crate) fn named(call: &'static str, object: impl fmt::Display, errno: i32) -> io::Error {
     let kind = io::Error::from_raw_os_error(errno).kind();
     io::Error::new(kind, CallError { call, object: object.to_string(), errno })
 }
 
 /// Gives an error of the standard library (or of socket2 or mio) the name of its call and object.
 #[cold]
-pub(super) fn rename(call: &'static str, object: impl fmt::Display, error: io::Error) -> io::Error {
+pub(crate) fn rename(call: &'static str, object: impl fmt::Display, error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(errno) => named(call, object, errno),
         None => io::Error::new(error.kind(), format!("{call} {object}: {error}")),
@@ -90,7 +90,7 @@ pub(super) fn name(errno: i32) -> Option<&'static str> {
         };
     }
     names! {
-        EPERM ENOENT EINTR EIO EBADF EAGAIN ENOMEM EACCES EFAULT EEXIST ENODEV EINVAL ENFILE EMFILE
+        EPERM ENOENT EINTR EIO EBADF EAGAIN ENOMEM EACCES EFAULT EEXIST ENODEV EINVAL EBUSY ENOTDIR EISDIR EXDEV EDQUOT ENXIO ENOTEMPTY ENOSYS ENFILE EMFILE
         EFBIG ENOSPC EROFS EPIPE ENAMETOOLONG ELOOP ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE
         ENOPROTOOPT EPROTONOSUPPORT EOPNOTSUPP EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN
         ENETUNREACH ENONET ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN

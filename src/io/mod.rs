@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub mod datagram;
-mod error;
+pub(crate) mod error;
 pub mod faults;
 pub mod file;
 pub mod pipe;

@@ -14,6 +14,7 @@
 //! | a driver survives short writes, EINTR and a blocked sink | [`FaultySink`], [`Schedule`] |
 //! | old contents of memory show through | [`dirty`] |
 //! | what passes between two layers is what it should be | [`Tap`] |
+//! | a layer copes with a store that fails, fills up or answers late | [`MemoryStore`] |
 //! | anything is left in use | [`level`], [`assert_all_free`] |
 //!
 //! ```
@@ -40,6 +41,7 @@ mod reshape;
 mod rng;
 mod sink;
 mod starve;
+mod store;
 mod tap;
 
 pub use clock::Clock;
@@ -52,4 +54,5 @@ pub use reshape::{Shape, Shaped, bytewise, cut, every_cut};
 pub use rng::Rng;
 pub use sink::{Collector, FaultySink, Schedule, Step};
 pub use starve::{Starve, for_every_failure};
+pub use store::{MemoryHandle, MemoryItem, MemoryStore};
 pub use tap::{Direction, Record, Recorded, Tap};

@@ -17,7 +17,7 @@
 //! `NAME.part`, and [`Request::Commit`] cuts it to its length, makes it durable, and renames it. A
 //! part that was neither committed nor discarded is removed when the store is dropped.
 //!
-//! `Folder` keeps files in a real folder; `mbuf::testing::MemoryStore` keeps them in memory, and
+//! `Folder` keeps files in a real folder; [`MemoryStore`](crate::testing::MemoryStore) keeps them in memory, and
 //! fails when a test wants it to.
 
 mod name;
