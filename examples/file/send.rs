@@ -132,12 +132,13 @@ fn attempt(
     }
     while !reactor.is_idle() && reactor.poll(None)? {}
     drop(reactor);
-    if !stop.is_asked() {
-        lines.check(pool);
-    }
     let attempt = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
     // Refused, it has no end of its own.
-    transfer.state().status.get_or_insert(Status::Broken);
+    let status = *transfer.state().status.get_or_insert(Status::Broken);
+    // Where it was broken off, a thread may still wait for standard input, with room for it.
+    if status == Status::Whole {
+        lines.check(pool);
+    }
     Ok(attempt.unwrap_or(Attempt::Connected(Status::Interrupted, None)))
 }
 
