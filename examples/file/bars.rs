@@ -38,15 +38,25 @@ impl Bars {
         if !self.enabled || self.shown.len() == SHOWN {
             return;
         }
-        let whole = self.multi.add(ProgressBar::no_length());
-        let file = self.multi.add(ProgressBar::no_length());
+        let bar = || self.multi.add(ProgressBar::no_length().with_style(style(None)));
+        let (whole, file) = (bar(), bar());
         whole.set_prefix(transfer.state().peer.clone());
         self.shown.push((transfer, Pair { whole, file, number: 0 }));
     }
 
     /// Prints something that is to stay.
-    pub fn suspend(&self, print: impl FnOnce()) {
-        if self.enabled { self.multi.suspend(print) } else { print() }
+    pub fn suspend(&mut self, print: impl FnOnce()) {
+        if !self.enabled {
+            return print();
+        }
+        self.shown.retain(|(transfer, pair)| {
+            let going = transfer.state().status.is_none();
+            if !going {
+                pair.clear();
+            }
+            going
+        });
+        self.multi.suspend(print);
     }
 
     /// Draws, but not more often than that.
@@ -55,18 +65,12 @@ impl Bars {
             return;
         }
         self.drawn = Instant::now();
-        self.shown.retain_mut(|(transfer, pair)| {
+        for (transfer, pair) in &mut self.shown {
             let state = transfer.state();
-            let going = state.status.is_none();
             let (moved, total, current) = (state.moved, state.total, state.current.clone());
             drop(state);
-            if going {
-                pair.draw(moved, total, &current);
-            } else {
-                pair.clear();
-            }
-            going
-        });
+            pair.draw(moved, total, &current);
+        }
     }
 
     pub fn clear(&mut self) {
@@ -96,8 +100,7 @@ impl Pair {
 
 fn set(bar: &ProgressBar, moved: u64, length: Option<u64>) {
     if bar.length() != length || bar.position() == 0 {
-        let template = if length.is_some() { KNOWN } else { UNKNOWN };
-        bar.set_style(ProgressStyle::with_template(template).expect("a template"));
+        bar.set_style(style(length));
         match length {
             Some(length) => bar.set_length(length),
             None => bar.unset_length(),
@@ -105,6 +108,11 @@ fn set(bar: &ProgressBar, moved: u64, length: Option<u64>) {
     }
     bar.set_position(moved);
     bar.tick();
+}
+
+fn style(length: Option<u64>) -> ProgressStyle {
+    let template = if length.is_some() { KNOWN } else { UNKNOWN };
+    ProgressStyle::with_template(template).expect("a template")
 }
 
 #[cfg(test)]

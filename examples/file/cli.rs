@@ -31,7 +31,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   file                                     both ends on this machine, for a few seconds
-  file receive --into inbox                wait on 127.0.0.1:7070; keep what comes in inbox/
+  mkdir inbox; file receive --into inbox   wait on 127.0.0.1:7070; keep what comes in inbox/
   file send photos notes.txt               send a folder and a file to 127.0.0.1:7070
   file receive --listen 0.0.0.0:7070 --into inbox --once
   file send --to host:7070 photos          from another machine
@@ -179,8 +179,8 @@ pub struct CommonArgs {
     /// Give a connection up on which nothing has moved for so long. 0: never.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub idle: Duration,
-    /// Print what happens on standard output, for scripts: a JSON object a line. Events: listening,
-    /// connected, started, done, failed, finished, broken.
+    /// Print what happens on standard output, for scripts: a JSON object a line. Its `event` is
+    /// listening, started, done or failed (of a file), finished or broken (of the transfer).
     #[arg(long)]
     pub json: bool,
     /// Print only what goes wrong, and where it listens.

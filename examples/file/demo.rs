@@ -184,6 +184,8 @@ fn make(path: &PathBuf, size: usize, stop: &Stop) -> anyhow::Result<bool> {
         file.write_all(&block[..len]).with_context(named)?;
         left -= len;
     }
+    // Else the first transfer would wait for the disk to have this file, too.
+    file.sync_all().with_context(named)?;
     Ok(true)
 }
 
