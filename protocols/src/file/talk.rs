@@ -21,8 +21,10 @@ pub(super) const RETRY: Duration = Duration::from_millis(5);
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// One end's side of the conversation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Talk {
+    /// `None`: never.
+    alive_every: Option<Duration>,
     /// What could not be said yet, for want of buffers, in order.
     unsaid: VecDeque<Vec<u8>>,
     retry: Option<Timer>,
@@ -31,7 +33,24 @@ pub(super) struct Talk {
     closing: bool,
 }
 
+impl Default for Talk {
+    fn default() -> Self {
+        Self {
+            alive_every: Some(ALIVE_EVERY),
+            unsaid: VecDeque::new(),
+            retry: None,
+            alive: None,
+            closing: false,
+        }
+    }
+}
+
 impl Talk {
+    /// How often to say ALIVE; `Duration::MAX` is never.
+    pub(super) fn alive_every(&mut self, every: Duration) {
+        self.alive_every = (every < Duration::MAX).then_some(every);
+    }
+
     /// The connection is there.
     pub(super) fn open(&mut self, chunk_log2: u8, cx: &mut Context<'_>) {
         let hello = Hello {
@@ -42,7 +61,7 @@ impl Talk {
             features: 0.into(),
         };
         self.say(Head::new(kind::HELLO, 0, ALL), &[hello.as_bytes()], cx);
-        self.alive = cx.arm(ALIVE_EVERY);
+        self.alive = self.alive_every.and_then(|every| cx.arm(every));
     }
 
     /// Says something, at once or as soon as there are buffers.
@@ -98,7 +117,7 @@ impl Talk {
     /// One of the timers.
     pub(super) fn timeout(&mut self, timer: Timer, cx: &mut Context<'_>) {
         if self.alive == Some(timer) {
-            self.alive = cx.arm(ALIVE_EVERY);
+            self.alive = self.alive_every.and_then(|every| cx.arm(every));
             // Where bytes wait to leave, those show that somebody is there, or that nobody reads.
             if cx.credit() > 0 {
                 self.say(Head::new(kind::ALIVE, 0, ALL), &[], cx);

@@ -104,7 +104,8 @@ pub enum Request {
     /// Opens the next of the items that the store was given to send. Answer: [`Done::Opened`],
     /// [`Done::Folder`] or [`Done::NoMore`].
     Next,
-    /// Reads `len` bytes from `offset`; of a stream, the next ones. Answer: [`Done::Read`],
+    /// Reads `len` bytes from `offset`; of a stream the next ones, whatever `offset` says, so that
+    /// several can be asked for at once. Answer: [`Done::Read`],
     /// [`Done::Hole`] or [`Done::End`], or [`Done::NoBuffers`]: ask again later.
     Read {
         /// Where in the file, in bytes.
@@ -160,7 +161,7 @@ pub enum Done {
     NoMore,
     /// Bytes from that offset.
     Read {
-        /// Where they were, in bytes.
+        /// Where they were, in bytes; of a stream, how many came before.
         offset: u64,
         /// The bytes.
         chain: Chain,

@@ -360,17 +360,13 @@ impl Disk {
         len: usize,
         look: Option<Look>,
     ) -> io::Result<Done> {
-        let (name, bytes, next) = match self.open.get_mut(&file) {
-            Some(Open::Source { name, bytes, next }) => (name, bytes, next),
+        let (bytes, next) = match self.open.get_mut(&file) {
+            Some(Open::Source { bytes, next, .. }) => (bytes, next),
             Some(Open::Failed(why)) => return Err(why.again()),
             _ => return Err(not_open(file)),
         };
-        if let Some(next) = next
-            && offset != *next as u64
-        {
-            let text = format!("read of {name} at {offset}: it is a stream, and stands at {next}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
+        // A stream goes on where it is, whatever was asked for.
+        let offset = next.as_ref().map_or(offset, |next| *next as u64);
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let found = &bytes[from..][..len.min(bytes.len() - from)];
         if found.is_empty() && len > 0 {

@@ -2,7 +2,11 @@
 
 mod item;
 
-use std::{collections::VecDeque, fmt, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use mbuf::{
     BuildError, Chain, Pool,
@@ -142,6 +146,13 @@ impl FileReceiver {
     /// Storage that may be with the store, in bytes, before reading stops (8 MiB unless told).
     pub fn in_store(mut self, bytes: usize) -> Self {
         self.in_store_max = bytes;
+        self
+    }
+
+    /// How often this end says that it is there when it has nothing else to say (every five seconds
+    /// unless told): well below the idle limit at the other end. `Duration::MAX` is never.
+    pub fn alive_every(mut self, every: Duration) -> Self {
+        self.talk.alive_every(every);
         self
     }
 

@@ -2,7 +2,11 @@
 
 mod item;
 
-use std::{collections::VecDeque, fmt, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use mbuf::{
     BuildError, Chain, Pool,
@@ -47,6 +51,8 @@ pub struct FileSender {
     /// What the ends have agreed on, in bytes.
     chunk: usize,
     next: FileNo,
+    /// One more than the last that FILE or FOLDER was sent of.
+    begun: FileNo,
     /// The store has nothing after what it was asked for.
     no_more: bool,
     /// What is open or being opened, in ascending order of numbers; the first is being sent.
@@ -97,6 +103,7 @@ impl FileSender {
             talk: Talk::default(),
             chunk: CHUNK,
             next: 0,
+            begun: 0,
             no_more: false,
             items: VecDeque::new(),
             ahead: 0,
@@ -124,6 +131,13 @@ impl FileSender {
     /// Bytes that are read ahead of what was sent (4 MiB unless told; one chunk at least).
     pub fn read_ahead(mut self, bytes: usize) -> Self {
         self.read_ahead = bytes;
+        self
+    }
+
+    /// How often this end says that it is there when it has nothing else to say (every five seconds
+    /// unless told): well below the idle limit at the other end. `Duration::MAX` is never.
+    pub fn alive_every(mut self, every: Duration) -> Self {
+        self.talk.alive_every(every);
         self
     }
 
@@ -209,7 +223,7 @@ impl FileSender {
                 Ok(())
             }
             // It was given up here, too; that crossed on the way.
-            first if no < first.map_or(self.next, |item| item.no) => Ok(()),
+            _ if no < self.begun => Ok(()),
             _ => {
                 let text = format_args!("FAIL of file {no}, which was not sent");
                 Err(Trouble::new(Code::Malformed, text))
@@ -339,6 +353,7 @@ impl FileSender {
         let Some(item) = self.items.front_mut() else { return false };
         let Some(name) = item.name.clone() else { return false };
         item.started = true;
+        self.begun = item.no + 1;
         let (no, folder, attributes) = (item.no, item.stage == Stage::Folder, item.attributes);
         let (flags, file) = describe(&attributes, folder, self.preserve);
         let kind = if folder { kind::FOLDER } else { kind::FILE };
