@@ -58,9 +58,12 @@ impl error::Error for CallError {}
 /// assert!(error.to_string().starts_with("connect to /nonexistent: ENOENT"));
 /// ```
 pub fn errno(error: &io::Error) -> Option<i32> {
-    error
-        .raw_os_error()
-        .or_else(|| error.get_ref()?.downcast_ref::<CallError>().map(|call_error| call_error.errno))
+    error.raw_os_error().or_else(|| call(error).map(|call| call.errno))
+}
+
+/// What says which call failed, if the error has that.
+pub(crate) fn call(error: &io::Error) -> Option<&CallError> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// An error that names the call and its object. Allocates.

@@ -24,7 +24,9 @@ use crate::{
 };
 
 mod address;
+pub(crate) mod beneath;
 mod messages;
+pub(crate) mod positional;
 
 pub(crate) use address::{Arrival, Control, Name, unix_address};
 pub(crate) use messages::{

@@ -17,16 +17,24 @@
 //! `NAME.part`, and [`Request::Commit`] cuts it to its length, makes it durable, and renames it. A
 //! part that was neither committed nor discarded is removed when the store is dropped.
 //!
-//! `Folder` keeps files in a real folder; [`MemoryStore`](crate::testing::MemoryStore) keeps them in memory, and
+//! [`Folder`] keeps files in a real folder, and [`sender`] sends those it is given; [`MemoryStore`](crate::testing::MemoryStore) keeps them in memory, and
 //! fails when a test wants it to.
 
+mod folder;
 mod name;
+mod reading;
+mod send;
+#[cfg(test)]
+mod tests;
+mod worker;
 
 use std::{fmt, io, time::SystemTime};
 
-use crate::{chain::Chain, stack::Waker};
+use crate::{chain::Chain, io::error::call, stack::Waker};
 
+pub use folder::{Folder, FolderStore};
 pub use name::{BadName, Name};
+pub use send::{Item, What, sender};
 
 /// Where a protocol keeps files, or takes them from. See the [module](self).
 ///
@@ -208,4 +216,26 @@ pub struct Attributes {
     pub mode: u32,
     /// When it was changed last.
     pub modified: Option<SystemTime>,
+}
+
+/// The same error once more: what depends on something that failed fails likewise.
+fn again(error: &io::Error) -> io::Error {
+    match call(error) {
+        Some(call) => io::Error::new(error.kind(), call.clone()),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+/// What is answered to a request that is not for this store.
+fn refusal(file: FileNo, request: Request, why: &str) -> Answer {
+    let chain = match request {
+        Request::Write { chain, .. } => Some(chain),
+        _ => None,
+    };
+    let error = io::Error::new(io::ErrorKind::Unsupported, why);
+    Answer { file, result: Err(Failure { error, chain, item: None }) }
+}
+
+fn not_open(file: FileNo) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("file {file} is not open for that"))
 }

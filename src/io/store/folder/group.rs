@@ -1,0 +1,186 @@
+//! Commits that go together: many small files wait for the disk once.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    base::{Base, Made},
+    part::Part,
+};
+use crate::io::{
+    error::{named, rename},
+    store::{Answer, Done, Failure, FileNo, Name, again},
+    sys::beneath,
+};
+
+/// A group is carried out when it has so many files or folders ...
+const FILES: usize = 256;
+/// ... or so many bytes, or its first has waited for so long, or there is nothing else to do.
+const BYTES: u64 = 64 << 20;
+const AGE: Duration = Duration::from_millis(10);
+/// From so many files (or folders) on, one syncfs(2) is taken for faster than an fsync(2) for each.
+const MANY: usize = 8;
+
+/// What is to be made durable.
+pub(super) struct Group {
+    base: Arc<Base>,
+    sync: bool,
+    files: Vec<(FileNo, Commit)>,
+    /// Folders that were asked for; they are there already.
+    folders: Vec<FileNo>,
+    /// Folders in which others were made.
+    made: Made,
+    bytes: u64,
+    since: Option<Instant>,
+}
+
+struct Commit {
+    part: Part,
+    mode: Option<u32>,
+    /// What went wrong with it so far.
+    result: io::Result<()>,
+}
+
+impl Group {
+    pub(super) fn new(base: Arc<Base>, sync: bool) -> Self {
+        let (files, folders, made) = (Vec::new(), Vec::new(), Made::new());
+        Self { base, sync, files, folders, made, bytes: 0, since: None }
+    }
+
+    /// A part is whole.
+    pub(super) fn add(
+        &mut self,
+        file: FileNo,
+        part: Part,
+        length: u64,
+        mode: Option<u32>,
+        modified: Option<SystemTime>,
+    ) {
+        let result = part.finish(length, modified);
+        if self.sync && result.is_ok() {
+            part.write_back();
+        }
+        self.bytes = self.bytes.saturating_add(length);
+        self.since.get_or_insert_with(Instant::now);
+        self.files.push((file, Commit { part, mode, result }));
+    }
+
+    /// A folder was made, or was there.
+    pub(super) fn add_folder(&mut self, file: FileNo) {
+        self.since.get_or_insert_with(Instant::now);
+        self.folders.push(file);
+    }
+
+    /// Where those that make folders say in which.
+    pub(super) fn made(&mut self) -> &mut Made {
+        &mut self.made
+    }
+
+    /// Whether a file of that number or of that name is in it.
+    pub(super) fn has(&self, file: FileNo, name: Option<&Name>) -> bool {
+        self.folders.contains(&file)
+            || self.files.iter().any(|(no, commit)| *no == file || Some(commit.part.name()) == name)
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.files.len() + self.folders.len() >= FILES
+            || self.bytes >= BYTES
+            || self.since.is_some_and(|since| since.elapsed() >= AGE)
+    }
+
+    /// Makes all of it durable, gives the files their names, and answers.
+    pub(super) fn carry_out(&mut self, out: &mut Vec<Answer>) {
+        let (mut files, folders) =
+            (std::mem::take(&mut self.files), std::mem::take(&mut self.folders));
+        (self.bytes, self.since) = (0, None);
+        if !self.sync {
+            self.made.clear();
+        }
+        if files.is_empty() && folders.is_empty() {
+            return;
+        }
+        if self.sync {
+            self.sync_files(&mut files);
+        }
+        self.check_parents(&mut files);
+        good(&mut files).for_each(|commit| commit.result = commit.part.commit(commit.mode));
+        let mut all = Ok(());
+        if self.sync {
+            all = self.sync_folders(&files);
+        }
+        for (file, commit) in files {
+            let result = commit.result.and_then(|()| copy(&all));
+            out.push(answer(file, result, Done::Committed));
+        }
+        let made = |file| answer(file, copy(&all), Done::FolderMade);
+        out.extend(folders.into_iter().map(made));
+    }
+
+    /// The bytes come before the name: whoever finds the name finds all of them.
+    fn sync_files(&self, files: &mut [(FileNo, Commit)]) {
+        let device = self.base.device();
+        let here = good(files).all(|commit| commit.part.parent().id().0 == device);
+        if !here || good(files).count() <= MANY {
+            good(files).for_each(|commit| commit.result = commit.part.sync());
+            return;
+        }
+        // So that an error is that of the file which has it.
+        good(files).for_each(|commit| commit.result = commit.part.wait_written());
+        if let Err(error) = self.sync_all() {
+            good(files).for_each(|commit| commit.result = Err(again(&error)));
+        }
+    }
+
+    /// No file is given its name in a folder that has been moved away meanwhile.
+    fn check_parents(&self, files: &mut [(FileNo, Commit)]) {
+        let mut checked: Vec<((u64, u64), io::Result<()>)> = Vec::new();
+        for commit in good(files) {
+            let parent = commit.part.parent();
+            let known = checked.iter().position(|(id, _)| *id == parent.id());
+            let at = known.unwrap_or_else(|| {
+                checked.push((parent.id(), self.base.is_there(parent)));
+                checked.len() - 1
+            });
+            commit.result = copy(&checked[at].1);
+        }
+    }
+
+    /// The names are durable, and those of the folders on the way.
+    fn sync_folders(&mut self, files: &[(FileNo, Commit)]) -> io::Result<()> {
+        let mut folders = std::mem::take(&mut self.made);
+        let committed = files.iter().filter(|(_, commit)| commit.result.is_ok());
+        let parents = committed.map(|(_, commit)| commit.part.parent());
+        folders.extend(parents.map(|parent| (parent.name().map(Into::into), parent.id().0)));
+        let here = folders.values().all(|&device| device == self.base.device());
+        if here && folders.len() > MANY {
+            return self.sync_all();
+        }
+        folders.keys().try_for_each(|name| {
+            let folder = self.base.folder(name.as_deref(), None)?;
+            let shown = || self.base.show(name.as_deref().unwrap_or(""));
+            folder.sync().map_err(|error| rename("fsync of", shown(), error))
+        })
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        beneath::syncfs(self.base.fd())
+            .map_err(|errno| named("syncfs of", self.base.path().display(), errno.0))
+    }
+}
+
+/// Those with which nothing went wrong yet.
+fn good(files: &mut [(FileNo, Commit)]) -> impl Iterator<Item = &mut Commit> {
+    files.iter_mut().map(|(_, commit)| commit).filter(|commit| commit.result.is_ok())
+}
+
+fn answer(file: FileNo, result: io::Result<()>, done: Done) -> Answer {
+    let result = result.map(|()| done);
+    Answer { file, result: result.map_err(|error| Failure { error, chain: None, item: None }) }
+}
+
+fn copy(result: &io::Result<()>) -> io::Result<()> {
+    result.as_ref().map(|()| ()).map_err(again)
+}

@@ -1,0 +1,201 @@
+//! Files in a real folder: [`Folder`].
+
+mod base;
+mod group;
+mod part;
+mod work;
+
+use std::{
+    fmt, io,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{Answer, FileNo, Request, Store, reading::Readings, worker::Worker};
+use crate::{pool::Pool, stack::Waker};
+
+use base::Base;
+use work::FolderWork;
+
+/// A folder, for [stores](Store) to keep files in, or to take them from.
+///
+/// - **Nothing outside of it is touched.** It is held open; beneath it no link is followed, neither
+///   on the way nor at the end (openat2(2), or one component after another where there is no such
+///   call). A link that has a file's name is replaced if files may be replaced, and never written
+///   through. A folder that is moved away while files are written to it fails their commit.
+/// - **A file that is being written** is called `NAME.part`, has mode 0600 and the sticky bit, and
+///   is locked (flock(2)). One that nobody locks was left behind by a receiver that was killed, and
+///   is replaced; another receiver's is `ResourceBusy`; whatever else has that name is
+///   `AlreadyExists`, and stays.
+/// - **A committed file** replaces another only if it was created so; that holds even if somebody
+///   else makes one of that name meanwhile. A folder is never replaced. Its mode is the one that was
+///   asked for, less all but the lowest nine bits, or 0666 less the umask; a folder's owner may
+///   always enter it and write to it, for more files may have to go there.
+/// - **It is durable** once it is said to be committed, with its name and the folders on the way,
+///   unless [`Folder::sync`] says otherwise: its bytes are on the disk before it has its name.
+///   Commits that are asked for together wait for the disk together; many at once take one syncfs(2),
+///   which also writes what others have written to that file system.
+/// - Each file that is being written or read takes a descriptor, and so does the folder it is in.
+///   Whoever asks must bound them.
+///
+/// ```
+/// use std::{fs, thread, time::Duration};
+///
+/// use mbuf::io::store::{Folder, Name, Request, Store};
+///
+/// # let here = std::env::temp_dir().join(format!("mbuf-doc-folder-{}", std::process::id()));
+/// # fs::create_dir(&here)?;
+/// let pool = mbuf::testing::pool();
+/// let mut store = Folder::open(&here)?.store(&pool)?;
+/// let name = Name::parse(b"a/b").unwrap();
+/// store.ask(1, Request::Create { name, length: None, overwrite: false });
+/// store.ask(1, Request::Write { offset: 0, chain: pool.chain_from(b"bytes")? });
+/// store.ask(1, Request::Commit { length: 5, mode: None, modified: None });
+/// let mut answers = Vec::new();
+/// while answers.len() < 3 {
+///     answers.extend(store.answer());
+///     thread::sleep(Duration::from_millis(1)); // a layer waits for its waker instead
+/// }
+/// assert!(answers.iter().all(|answer| answer.result.is_ok()));
+/// assert_eq!(fs::read(here.join("a/b"))?, b"bytes");
+/// # fs::remove_dir_all(&here)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Folder {
+    base: Arc<Base>,
+    sync: bool,
+    threads: Arc<Threads>,
+}
+
+impl Folder {
+    /// Opens a folder, which must be there. Links on the way to it are followed.
+    ///
+    /// # Errors
+    /// What the system says, as `open of PATH: ...`.
+    ///
+    /// ```
+    /// let error = mbuf::io::store::Folder::open("/nonexistent".as_ref()).unwrap_err();
+    /// assert!(error.to_string().starts_with("open of /nonexistent: ENOENT"));
+    /// ```
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { base: Arc::new(Base::open(path)?), sync: true, threads: Arc::default() })
+    }
+
+    /// Whether files are made durable before they are said to be committed: yes, unless this says
+    /// no. A loss of power may then leave files that are empty, or cut short, under their names.
+    pub fn sync(mut self, yes: bool) -> Self {
+        self.sync = yes;
+        self
+    }
+
+    /// A store in this folder, with a thread of its own. It reads into buffers that a receiver of
+    /// `pool` lends.
+    ///
+    /// # Errors
+    /// What the system says if there can be no thread.
+    pub fn store(&self, pool: &Pool) -> io::Result<FolderStore> {
+        let (base, receiver, sync) = (Arc::clone(&self.base), pool.receiver(), self.sync);
+        let running = Running::new(&self.threads);
+        let worker = Worker::start("mbuf-store", move |patience| {
+            FolderWork::new(base, Readings::new(receiver, patience), sync, running)
+        })?;
+        Ok(FolderStore(worker))
+    }
+
+    /// Takes the ways that older kernels and other file systems leave.
+    #[cfg(test)]
+    pub(super) fn fall_back(self) -> Self {
+        self.base.fall_back();
+        self
+    }
+
+    /// Waits until all stores in this folder have been dropped and their threads have ended, so
+    /// that no part is left behind by a program that ends; at most for so long. Whether they have.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use mbuf::{io::store::Folder, testing::pool};
+    ///
+    /// let folder = Folder::open(&std::env::temp_dir())?;
+    /// let store = folder.store(&pool())?;
+    /// assert!(!folder.wait(Duration::ZERO));
+    /// drop(store);
+    /// assert!(folder.wait(Duration::from_secs(5)));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let until = Instant::now().checked_add(at_most);
+        let mut running = self.threads.lock();
+        while *running > 0 {
+            let left =
+                until.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.threads.ended.wait_timeout(running, left);
+            running = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder")
+            .field("path", &self.base.path())
+            .field("sync", &self.sync)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A store in a [`Folder`]. Dropped, it waits for the request that its thread is at, and for the
+/// removal of the parts that were neither committed nor discarded; what else was asked is not done.
+#[derive(Debug)]
+pub struct FolderStore(Worker);
+
+impl Store for FolderStore {
+    fn attach(&mut self, waker: Waker) {
+        self.0.attach(waker);
+    }
+
+    fn ask(&mut self, file: FileNo, request: Request) {
+        self.0.ask(file, request);
+    }
+
+    fn answer(&mut self) -> Option<Answer> {
+        self.0.answer()
+    }
+}
+
+/// How many threads work in a folder.
+#[derive(Default)]
+struct Threads {
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Threads {
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of them.
+struct Running(Arc<Threads>);
+
+impl Running {
+    fn new(threads: &Arc<Threads>) -> Self {
+        *threads.lock() += 1;
+        Self(Arc::clone(threads))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *self.0.lock() -= 1;
+        self.0.ended.notify_all();
+    }
+}

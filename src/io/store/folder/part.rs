@@ -1,0 +1,296 @@
+//! A file that is being written: `LAST.part` beside where it will be.
+
+use std::{
+    ffi::CString,
+    fs::{File, FileTimes, Permissions, TryLockError},
+    io,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+
+use super::base::{Base, Parent};
+use crate::{
+    chain::Chain,
+    io::{
+        error::{named, rename},
+        store::{Failure, Name},
+        sys::{
+            Errno,
+            beneath::{self, Status, c_string},
+            positional,
+        },
+    },
+};
+
+/// Of a part: nobody but the owner, and the sticky bit, which has no meaning for a file, and by
+/// which a part that was left behind is told from a file that somebody wants to keep.
+const MODE: u32 = libc::S_ISVTX | 0o600;
+/// How often a name may be snatched away between two calls.
+const TRIES: usize = 8;
+/// No file system refuses a file for being so long: it is not asked.
+const LARGE: u64 = 1 << 20;
+/// What files get if nobody says otherwise, less the umask.
+const FILE: u32 = 0o666;
+
+/// Dropped, it is removed unless it was committed.
+pub(super) struct Part {
+    file: File,
+    parent: Arc<Parent>,
+    /// Its final name, whole.
+    name: Name,
+    last: CString,
+    part: CString,
+    id: (u64, u64),
+    overwrite: bool,
+    base: Arc<Base>,
+    renamed: bool,
+}
+
+impl Part {
+    pub(super) fn create(
+        base: &Arc<Base>,
+        parent: Arc<Parent>,
+        name: Name,
+        overwrite: bool,
+    ) -> io::Result<Self> {
+        let last = c_string(name.last());
+        let part = c_string(&format!("{}{}", name.last(), Name::PART));
+        may_replace(base, &parent, &name, &last, overwrite)?;
+        let shown = base.show(&format!("{name}{}", Name::PART));
+        for _ in 0..TRIES {
+            let Some(file) = create_or_clear(&parent, &part, &shown)? else { continue };
+            // Somebody who found it before it was locked has removed it, or is about to.
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(error)) => return Err(rename("flock of", shown, error)),
+            }
+            let failed = |errno: Errno| named("fstat of", &shown, errno.0);
+            let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
+            if parent.status(&part).map_err(failed)?.is_some_and(|status| status.id == id) {
+                let base = Arc::clone(base);
+                let renamed = false;
+                return Ok(Self { file, parent, name, last, part, id, overwrite, base, renamed });
+            }
+        }
+        Err(busy(&shown))
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    pub(super) fn parent(&self) -> &Arc<Parent> {
+        &self.parent
+    }
+
+    /// Writes all of the chain, or says what was not written.
+    pub(super) fn write(&mut self, offset: u64, mut chain: Chain) -> Result<Chain, Failure> {
+        let Err((written, errno)) = positional::write_at(&self.file, offset, &chain) else {
+            return Ok(chain);
+        };
+        let at = offset + written as u64;
+        let rest = chain.len() - written;
+        // Taking bytes off the front cannot fail: the chain has more of them.
+        let _ = chain.trim_front(written);
+        let object = format!("of {rest} bytes at {at} to {}", self.shown());
+        let error = named("pwritev", object, errno.0);
+        Err(Failure { error, chain: Some(chain), item: None })
+    }
+
+    /// Asks the file system for so long a file, so that it says so now if it knows none; no room is
+    /// reserved.
+    pub(super) fn ask_for(&self, length: u64) -> io::Result<()> {
+        if length < LARGE {
+            return Ok(());
+        }
+        let object = || format!("to {length} bytes of {}", self.shown());
+        self.file.set_len(length).map_err(|error| rename("ftruncate", object(), error))
+    }
+
+    /// Cuts it to its length, and gives it its time.
+    pub(super) fn finish(&self, length: u64, modified: Option<SystemTime>) -> io::Result<()> {
+        let failed = |call| move |error| rename(call, self.shown(), error);
+        self.file.set_len(length).map_err(failed("ftruncate of"))?;
+        if let Some(modified) = modified {
+            let times = FileTimes::new().set_modified(modified);
+            self.file.set_times(times).map_err(failed("futimens of"))?;
+        }
+        Ok(())
+    }
+
+    /// Starts writing it to the disk.
+    pub(super) fn write_back(&self) {
+        // If that cannot be had, the sync that follows takes longer.
+        let _ = beneath::write_back(&self.file, false);
+    }
+
+    /// Its bytes are on the disk, as far as the disk says; its metadata may not be.
+    pub(super) fn wait_written(&self) -> io::Result<()> {
+        match beneath::write_back(&self.file, true) {
+            Err(Errno(errno @ (libc::EIO | libc::ENOSPC | libc::EDQUOT))) => {
+                Err(named("sync_file_range of", self.shown(), errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// fsync(2).
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all().map_err(|error| rename("fsync of", self.shown(), error))
+    }
+
+    /// Gives it its permissions and its name. One is not long without the other: a part that is
+    /// left behind must look like one.
+    pub(super) fn commit(&mut self, mode: Option<u32>) -> io::Result<()> {
+        let (dir, part, last) = (self.parent.fd(), &self.part, &self.last);
+        // Somebody may have put something else in its place.
+        match self.parent.status(part) {
+            Ok(Some(status)) if status.id == self.id => {}
+            Ok(_) => {
+                self.renamed = true; // what has the name is not this part
+                let text = format!("{} is not the file any more that was written", self.shown());
+                return Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, text));
+            }
+            Err(errno) => return Err(named("fstat of", self.shown(), errno.0)),
+        }
+        let mode = mode.map_or(FILE & !self.base.umask, |mode| mode & 0o777);
+        let permissions = Permissions::from_mode(mode);
+        let failed = |error| rename("fchmod of", self.shown(), error);
+        self.file.set_permissions(permissions).map_err(failed)?;
+        let noreplace = &self.base.noreplace;
+        let mut answer = Err(Errno(libc::EINVAL));
+        if self.overwrite || noreplace.load(Ordering::Relaxed) {
+            answer = beneath::renameat(dir, part, last, !self.overwrite);
+        }
+        if !self.overwrite && matches!(answer, Err(Errno(libc::EINVAL | libc::ENOSYS))) {
+            noreplace.store(false, Ordering::Relaxed);
+            answer = beneath::linkat(dir, part, last).and_then(|()| beneath::unlinkat(dir, part));
+        }
+        let object = || format!("of {} to {}", self.shown(), self.name.last());
+        answer.map_err(|errno| named("rename", object(), errno.0))?;
+        self.renamed = true;
+        Ok(())
+    }
+
+    /// Removes it.
+    pub(super) fn discard(mut self) -> io::Result<()> {
+        self.remove().map_err(|errno| named("unlink of", self.shown(), errno.0))
+    }
+
+    fn remove(&mut self) -> Result<(), Errno> {
+        if std::mem::replace(&mut self.renamed, true) {
+            return Ok(());
+        }
+        match self.parent.status(&self.part)? {
+            Some(status) if status.id == self.id => beneath::unlinkat(self.parent.fd(), &self.part),
+            _ => Ok(()), // somebody else was faster, or has put something else there
+        }
+    }
+
+    fn shown(&self) -> String {
+        self.base.show(&format!("{}{}", self.name, Name::PART))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Err(errno) = self.remove() {
+            let error = named("unlink of", self.shown(), errno.0);
+            tracing::warn!(%error, "a part is left behind");
+        }
+    }
+}
+
+/// Whether the final name is free, or holds what may be replaced.
+fn may_replace(
+    base: &Base,
+    parent: &Parent,
+    name: &Name,
+    last: &CString,
+    overwrite: bool,
+) -> io::Result<()> {
+    let shown = || base.show(name.as_str());
+    let found = parent.status(last).map_err(|errno| named("fstat of", shown(), errno.0))?;
+    match found.map(|status| status.kind()) {
+        None => Ok(()),
+        Some(libc::S_IFDIR) => Err(named("create", shown(), libc::EISDIR)),
+        Some(_) if !overwrite => Err(named("create", shown(), libc::EEXIST)),
+        Some(libc::S_IFREG | libc::S_IFLNK) => Ok(()),
+        Some(kind) => Err(in_the_way(&shown(), kind_name(kind))),
+    }
+}
+
+/// A new file, or none if what had its name has just been removed.
+fn create_or_clear(parent: &Parent, part: &CString, shown: &str) -> io::Result<Option<File>> {
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_NOFOLLOW;
+    match beneath::openat(parent.fd(), part, flags, MODE) {
+        Ok(fd) => return Ok(Some(fd.into())),
+        Err(Errno(libc::EEXIST)) => {}
+        Err(errno) => return Err(named("create", shown, errno.0)),
+    }
+    let failed = |errno: Errno| named("open of", shown, errno.0);
+    let Some(status) = parent.status(part).map_err(failed)? else { return Ok(None) };
+    is_left_behind(&status).map_err(|what| in_the_way(shown, what))?;
+    // Its type can have changed since: nothing is followed, waited for or written to.
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let old = match beneath::openat(parent.fd(), part, flags, 0) {
+        Ok(fd) => File::from(fd),
+        Err(Errno(libc::ENOENT)) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let status = beneath::status_of(old.as_fd()).map_err(failed)?;
+    is_left_behind(&status).map_err(|what| in_the_way(shown, what))?;
+    match old.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(busy(shown)),
+        Err(TryLockError::Error(error)) => return Err(rename("flock of", shown, error)),
+    }
+    if parent.status(part).map_err(failed)?.is_some_and(|now| now.id == status.id) {
+        tracing::info!(part = shown, "a part that was left behind is removed");
+        beneath::unlinkat(parent.fd(), part).map_err(|errno| named("unlink of", shown, errno.0))?;
+    }
+    Ok(None)
+}
+
+/// Whether it is a part that a receiver made; else what it is.
+fn is_left_behind(status: &Status) -> Result<(), &'static str> {
+    match status.kind() {
+        libc::S_IFREG => {}
+        kind => return Err(kind_name(kind)),
+    }
+    if status.owner != beneath::user() {
+        return Err("somebody else's file");
+    }
+    if status.links != 1 {
+        return Err("a file of several names");
+    }
+    if status.mode & 0o7777 != MODE {
+        return Err("a file that is no part");
+    }
+    Ok(())
+}
+
+/// What a type of file is called.
+pub(in crate::io::store) fn kind_name(kind: u32) -> &'static str {
+    match kind {
+        libc::S_IFDIR => "a folder",
+        libc::S_IFLNK => "a link",
+        libc::S_IFIFO => "a FIFO",
+        libc::S_IFSOCK => "a socket",
+        libc::S_IFBLK | libc::S_IFCHR => "a device",
+        libc::S_IFREG => "a file",
+        _ => "of an unknown type",
+    }
+}
+
+fn in_the_way(shown: &str, what: &str) -> io::Error {
+    let text = format!("create {shown}: {what} has that name");
+    io::Error::new(io::ErrorKind::AlreadyExists, text)
+}
+
+fn busy(shown: &str) -> io::Error {
+    let text = format!("create {shown}: another receiver is writing it");
+    io::Error::new(io::ErrorKind::ResourceBusy, text)
+}
