@@ -178,6 +178,7 @@ mod tests {
                 assert!(error.to_string().contains(&item.shown), "{error}: {}", item.shown);
                 format!("{:?} {}", error.kind(), item.name)
             }
+            _ => format!("{item:?}"),
         };
         items(paths.to_vec(), name).map(line).collect()
     }
