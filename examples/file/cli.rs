@@ -18,7 +18,7 @@ use crate::{
 ///
 /// Without a command: makes a large file, sends it over the loopback interface to a second process
 /// of this program, by each way of writing files, compares what arrived byte by byte, and prints
-/// rates and the CPU time of both ends.
+/// rates, the CPU time of both ends, and the root hash.
 #[derive(Debug, Parser)]
 #[command(name = "file", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub struct Cli {

@@ -29,6 +29,8 @@ use crate::{
 const MEMORY: usize = 64 << 20;
 /// How long the other end may be silent.
 const IDLE: Duration = Duration::from_secs(60);
+/// Transfers by each way of writing. The quicker one counts.
+const ROUNDS: usize = 2;
 /// The file's name.
 const NAME: &str = "random";
 /// Bytes that are made, or compared, at once.
@@ -44,46 +46,68 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<Status> {
     stop.leaves_without(folder.path());
     let source = folder.path().join(NAME);
     print::say(format_args!(
-        "a file of {} random bytes, made in {}, goes over the loopback interface",
+        "a file of {} random bytes, made in {}, goes over the loopback interface, {ROUNDS} times by \
+         each way of writing; the quicker one counts",
         HumanBytes(args.size as u64),
         folder.path().display()
     ));
     if !make(&source, args.size, &stop)? {
         return Ok(Status::Interrupted);
     }
+    // In turn: what comes first has to find memory that the system has not used for long.
+    let mut rows = [Sink::Pwritev, Sink::Mmap].map(|sink| (sink, None::<Row>));
+    for _ in 0..ROUNDS {
+        for (sink, best) in &mut rows {
+            let inbox = folder.path().join(sink.name());
+            fs::create_dir(&inbox)?;
+            let row = match transfer(&source, &inbox, *sink, &stop)? {
+                Ok(row) => row,
+                Err(status) => return Ok(status),
+            };
+            let identical = same(&source, &inbox.join(NAME), &stop)?;
+            if stop.is_asked() {
+                return Ok(Status::Interrupted);
+            }
+            ensure!(
+                identical && row.sent.root == row.received.root,
+                "what arrived by {} is not what was sent",
+                sink.name()
+            );
+            fs::remove_dir_all(&inbox)?;
+            if best.as_ref().is_none_or(|best| row.sent.elapsed < best.sent.elapsed) {
+                *best = Some(row);
+            }
+        }
+    }
+    report(&rows);
+    Ok(Status::Whole)
+}
+
+/// What both ends say of a transfer.
+struct Row {
+    sent: Figures,
+    received: Figures,
+}
+
+fn report(rows: &[(Sink, Option<Row>)]) {
     print::say(format_args!(
-        "{:<10} {:>9} {:>14} {:>14} {:>16}  {}",
-        "written by", "seconds", "rate", "sender's CPU", "receiver's CPU", "arrived"
+        "{:<10} {:>9} {:>14} {:>14} {:>16}   arrived",
+        "written by", "seconds", "rate", "sender's CPU", "receiver's CPU"
     ));
-    let mut roots = Vec::new();
-    for sink in [Sink::Pwritev, Sink::Mmap] {
-        let inbox = folder.path().join(sink.name());
-        fs::create_dir(&inbox)?;
-        let (sent, received) = match transfer(&source, &inbox, sink, &stop)? {
-            Ok(both) => both,
-            Err(status) => return Ok(status),
-        };
-        let identical = same(&source, &inbox.join(NAME), &stop)? && sent.root == received.root;
+    for (sink, row) in rows {
+        let Some(Row { sent, received }) = row else { continue };
         print::say(format_args!(
-            "{:<10} {:>7.3} s {:>14} {:>12.3} s {:>14.3} s  {}",
+            "{:<10} {:>7.3} s {:>14} {:>12.3} s {:>14.3} s   identical, synced to disk",
             sink.name(),
             sent.elapsed.as_secs_f64(),
             rate(sent.bytes, sent.elapsed),
             sent.cpu.as_secs_f64(),
             received.cpu.as_secs_f64(),
-            if identical { "identical, synced to disk" } else { "DIFFERENT" },
         ));
-        if stop.is_asked() {
-            return Ok(Status::Interrupted);
-        }
-        ensure!(identical, "what arrived through {} is not what was sent", sink.name());
-        fs::remove_dir_all(&inbox)?;
-        roots.push(sent.root);
     }
-    if let [root, ..] = &roots[..] {
-        print::say(format_args!("root {root}"));
+    if let Some((_, Some(row))) = rows.first() {
+        print::say(format_args!("root {}", row.sent.root));
     }
-    Ok(Status::Whole)
 }
 
 /// One transfer: the figures of both ends, or how it failed.
@@ -92,7 +116,7 @@ fn transfer(
     inbox: &Path,
     sink: Sink,
     stop: &Stop,
-) -> anyhow::Result<Result<(Figures, Figures), Status>> {
+) -> anyhow::Result<Result<Row, Status>> {
     let mut receiver = Receiver::start(inbox, sink)?;
     let args = SendArgs {
         paths: vec![source.to_path_buf()],
@@ -108,7 +132,7 @@ fn transfer(
     printer.finish();
     let (status, figures) = result?;
     let Some(sent) = figures.filter(|_| status == Status::Whole) else { return Ok(Err(status)) };
-    Ok(Ok((sent, receiver.finish()?)))
+    Ok(Ok(Row { sent, received: receiver.finish()? }))
 }
 
 /// The process that receives. It ends with its one transfer, or when this value is dropped.
