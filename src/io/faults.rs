@@ -39,9 +39,15 @@ pub enum Call {
     Sendmmsg,
     /// pread(2)
     Pread,
+    /// preadv(2)
+    Preadv,
+    /// pwritev(2)
+    Pwritev,
+    /// fallocate(2)
+    Fallocate,
 }
 
-const CALLS: usize = 5;
+const CALLS: usize = 8;
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`Stream`] | bytes over TCP and Unix sockets |
 //! | [`Datagram`] | datagrams over UDP and Unix sockets |
+//! | [`FileSource`], [`FileSink`] | the bytes of a file, by calls or through a mapping |
 //! | [`pipe()`] | either, in memory |
 //!
 //! and a [`MappedFile`] is storage for chains that a stream sends without copying. A source draws
@@ -43,7 +44,7 @@ mod tests;
 
 pub use datagram::{Datagram, DatagramOptions, DatagramStats, Dropped, Reported};
 pub use error::{CallError, errno};
-pub use file::MappedFile;
+pub use file::{FileSink, FileSource, MappedFile, SinkKind, SourceKind, WriteError};
 pub use pipe::{Pipe, PipeOptions, pipe};
 pub use stream::{Stream, StreamStats};
 pub use sys::{drain_eventfd, eventfd, raise_file_limit};

@@ -5,17 +5,13 @@ use std::{
     fs::{File, Metadata},
     io::{self, Read},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    time::SystemTime,
 };
 
 use super::{Attributes, Done, FileNo, Look, again, not_open, worker::Patience};
 use crate::{
     chain::Chain,
     error::Error,
-    io::{
-        error::{named, rename},
-        sys::positional,
-    },
+    io::{FileSource, SourceKind, error::rename},
     pool::{Class, Receiver},
 };
 
@@ -24,7 +20,9 @@ pub(super) struct Readings {
     /// Or why it could not be opened.
     open: HashMap<FileNo, io::Result<Reading>>,
     receiver: Receiver,
-    /// What a stream brought, before it is copied to the pool's buffers.
+    kind: SourceKind,
+    /// What a stream brought, before it is copied to the pool's buffers; and what is looked at of a
+    /// mapping.
     scratch: Vec<u8>,
     patience: Patience,
 }
@@ -36,10 +34,8 @@ enum Reading {
 
 /// A regular file.
 struct Whole {
-    file: File,
+    source: FileSource,
     shown: String,
-    len: u64,
-    modified: Option<SystemTime>,
     /// It takes less room than its length, so there may be holes.
     sparse: bool,
 }
@@ -52,8 +48,8 @@ struct Stream {
 }
 
 impl Readings {
-    pub(super) fn new(receiver: Receiver, patience: Patience) -> Self {
-        Self { open: HashMap::new(), receiver, scratch: Vec::new(), patience }
+    pub(super) fn new(receiver: Receiver, kind: SourceKind, patience: Patience) -> Self {
+        Self { open: HashMap::new(), receiver, kind, scratch: Vec::new(), patience }
     }
 
     /// A file that was just opened; it must be a regular one.
@@ -63,7 +59,7 @@ impl Readings {
         file: io::Result<File>,
         shown: String,
     ) -> io::Result<Attributes> {
-        let opened = file.and_then(|file| Reading::open(file, shown));
+        let opened = file.and_then(|file| Reading::open(file, shown, self.kind));
         let (reading, attributes) = opened.inspect_err(|error| self.failed(no, error))?;
         self.open.insert(no, Ok(reading));
         Ok(attributes)
@@ -94,7 +90,9 @@ impl Readings {
         match self.open.get_mut(&no) {
             None => Err(not_open(no)),
             Some(Err(error)) => Err(again(error)),
-            Some(Ok(Reading::File(whole))) => whole.read(&self.receiver, offset, len, look),
+            Some(Ok(Reading::File(whole))) => {
+                whole.read(&self.receiver, &mut self.scratch, offset, len, look)
+            }
             Some(Ok(Reading::Stream(stream))) => {
                 self.scratch.resize(len.max(self.scratch.len()), 0);
                 let scratch = &mut self.scratch[..len];
@@ -107,7 +105,7 @@ impl Readings {
         match self.open.remove(&no) {
             None => Err(not_open(no)),
             Some(Err(error)) => Err(error),
-            Some(Ok(Reading::File(whole))) => whole.check().map(|()| Done::Closed),
+            Some(Ok(Reading::File(whole))) => whole.source.check().map(|()| Done::Closed),
             Some(Ok(Reading::Stream(_))) => Ok(Done::Closed),
         }
     }
@@ -120,7 +118,7 @@ impl Readings {
 }
 
 impl Reading {
-    fn open(file: File, shown: String) -> io::Result<(Self, Attributes)> {
+    fn open(file: File, shown: String, kind: SourceKind) -> io::Result<(Self, Attributes)> {
         let metadata = file.metadata().map_err(|error| rename("fstat of", &shown, error))?;
         regular(&metadata, &shown)?;
         let attributes = attributes(&metadata);
@@ -132,8 +130,9 @@ impl Reading {
             return Ok((Reading::Stream(stream), Attributes { length: None, ..attributes }));
         }
         let sparse = metadata.blocks().saturating_mul(512) < len;
-        let whole = Whole { file, shown, len, modified: attributes.modified, sparse };
-        Ok((Reading::File(whole), Attributes { length: Some(len), ..attributes }))
+        let source = FileSource::from_file(file, shown.as_ref(), kind)?;
+        let attributes = Attributes { length: Some(source.len()), ..attributes };
+        Ok((Reading::File(Whole { source, shown, sparse }), attributes))
     }
 }
 
@@ -141,74 +140,46 @@ impl Whole {
     fn read(
         &self,
         receiver: &Receiver,
+        scratch: &mut Vec<u8>,
         offset: u64,
         len: usize,
         look: Option<Look>,
     ) -> io::Result<Done> {
-        let left = self.len.saturating_sub(offset);
+        let source = &self.source;
+        let left = source.len().saturating_sub(offset);
         if left == 0 {
-            return Ok(Done::End { offset: self.len });
+            return Ok(Done::End { offset: source.len() });
         }
         let len = len.min(usize::try_from(left).unwrap_or(usize::MAX));
-        if self.is_hole(offset, len) {
+        if self.sparse
+            && len > 0
+            && source.next_data(offset)?.is_none_or(|at| at - offset >= len as u64)
+        {
             return Ok(Done::Hole { offset, len });
         }
-        let failed = |errno: i32| {
-            let object = format!("of {len} bytes at {offset} of {}", self.shown);
-            named("preadv", object, errno)
+        let Some(chain) = source.read_at(receiver, offset, len)? else {
+            return if holds(receiver, len) {
+                Ok(Done::NoBuffers)
+            } else {
+                Err(never(receiver, len))
+            };
         };
-        let Some((mut chain, class)) = first(receiver, len)? else { return Ok(Done::NoBuffers) };
-        let room = match chain.reserve_from(receiver, class, len) {
-            Ok(room) => room,
-            Err(Error::NoBuffers { .. }) => return Ok(Done::NoBuffers),
-            Err(error) => return Err(error.into()),
-        };
-        let read =
-            positional::read_at(&self.file, offset, room).map_err(|errno| failed(errno.0))?;
-        if read < len {
-            return Err(self.check().err().unwrap_or_else(|| self.cut_short(offset + read as u64)));
-        }
-        let looked = match look {
-            Some(look) => Some(look(offset, &mut chain.slices()?)),
-            None => None,
-        };
-        Ok(Done::Read { offset, chain, looked })
-    }
-
-    fn is_hole(&self, offset: u64, len: usize) -> bool {
-        if !self.sparse || len == 0 {
-            return false;
-        }
-        match positional::next_data(&self.file, offset) {
-            Ok(None) => true,
-            Ok(Some(data)) => data >= offset + len as u64,
-            // The file system does not tell.
-            Err(_) => false,
-        }
-    }
-
-    /// Whether it is as it was when it was opened.
-    fn check(&self) -> io::Result<()> {
-        let metadata = self.file.metadata();
-        let metadata = metadata.map_err(|error| rename("fstat of", &self.shown, error))?;
-        let (shown, now, then) = (&self.shown, metadata.len(), self.len);
-        let text = match now {
-            ..=u64::MAX if now < then => return Err(self.cut_short(now)),
-            ..=u64::MAX if now > then => {
-                format!("{shown} has grown: {now} bytes, {then} were there")
+        let Some(look) = look else { return Ok(Done::Read { offset, chain, looked: None }) };
+        let looked = match chain.slices() {
+            Ok(mut slices) => look(offset, &mut slices),
+            // A mapping: read once more, by a call.
+            Err(_) => {
+                scratch.resize(len.max(scratch.len()), 0);
+                let bytes = &mut scratch[..len];
+                if let Err(error) = chain.peek(0, bytes) {
+                    let failed =
+                        || io::Error::new(io::ErrorKind::Other, format!("{}: {error}", self.shown));
+                    return Err(source.check().err().unwrap_or_else(failed));
+                }
+                look(offset, &mut std::iter::once(&*bytes))
             }
-            _ if metadata.modified().ok() != self.modified => {
-                format!("{shown} was modified while its {then} bytes were read")
-            }
-            _ => return Ok(()),
         };
-        Err(io::Error::new(io::ErrorKind::InvalidData, text))
-    }
-
-    #[cold]
-    fn cut_short(&self, now: u64) -> io::Error {
-        let text = format!("{} was cut short: {now} bytes, {} were there", self.shown, self.len);
-        io::Error::new(io::ErrorKind::UnexpectedEof, text)
+        Ok(Done::Read { offset, chain, looked: Some(looked) })
     }
 }
 
@@ -261,20 +232,31 @@ impl Stream {
 }
 
 /// An empty chain of the class that suits a read of `len` bytes best: the smallest that holds them
-/// in one, or else the one of which there is most. None: there are no buffers now.
+/// in one, or else the largest of which there are enough. None: there are no buffers now.
 fn first(receiver: &Receiver, len: usize) -> io::Result<Option<(Chain, Class)>> {
-    let fits = |class: &Class| class.data_len() * receiver.lendable(*class) >= len.max(1);
+    let enough = |class: &Class| receiver.lendable(*class) >= len.max(1).div_ceil(class.data_len());
     let (smaller, larger) = Class::ALL.split_at(Class::for_len(len).index());
-    let largest = || smaller.iter().rev().copied().find(fits);
-    let Some(class) = larger.iter().copied().find(fits).or_else(largest) else {
-        let text = format!("pool `{}` cannot hold {len} bytes", receiver.pool().name());
-        return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
-    };
+    let mut classes = larger.iter().chain(smaller.iter().rev()).copied();
+    let Some(class) = classes.find(enough) else { return Err(never(receiver, len)) };
     match receiver.chain_in(class, 0) {
         Ok(chain) => Ok(Some((chain, class))),
         Err(Error::NoBuffers { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a file's source could read so many bytes into the pool if it were full.
+fn holds(receiver: &Receiver, len: usize) -> bool {
+    let clusters = Class::ALL.into_iter().filter(|&class| class != Class::Small);
+    clusters
+        .map(|class| (class, receiver.lendable(class)))
+        .any(|(class, clusters)| clusters >= len.max(1).div_ceil(class.data_len()))
+}
+
+#[cold]
+fn never(receiver: &Receiver, len: usize) -> io::Error {
+    let text = format!("pool `{}` has no buffers for {len} bytes at once", receiver.pool().name());
+    io::Error::new(io::ErrorKind::OutOfMemory, text)
 }
 
 /// What is not a regular file is refused by what it is.

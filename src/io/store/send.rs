@@ -14,7 +14,10 @@ use super::{
     refusal,
     worker::{Work, Worker},
 };
-use crate::{io::error::rename, pool::Pool};
+use crate::{
+    io::{SourceKind, error::rename},
+    pool::Pool,
+};
 
 /// Something to send.
 ///
@@ -65,7 +68,7 @@ impl fmt::Debug for What {
 }
 
 /// A store that sends `items`, one for each [`Request::Next`], in buffers that a receiver of `pool`
-/// lends. It has a thread of its own, which also asks for the items: they may be found one by one
+/// lends, or as pieces of a mapping. (What is looked at of a mapping is read by a call as well.) It has a thread of its own, which also asks for the items: they may be found one by one
 /// as they are sent. Nothing can be written to it.
 ///
 /// Dropped, it waits for the request that the thread is at; but not for a stream that brings
@@ -77,7 +80,7 @@ impl fmt::Debug for What {
 /// ```
 /// use std::{io::Cursor, thread, time::Duration};
 ///
-/// use mbuf::io::store::{Done, Item, Name, Request, What, sender};
+/// use mbuf::io::{SourceKind, store::{Done, Item, Name, Request, What, sender}};
 ///
 /// let pool = mbuf::testing::pool();
 /// let item = Item {
@@ -85,7 +88,7 @@ impl fmt::Debug for What {
 ///     shown: "-".into(),
 ///     what: What::Stream(Box::new(Cursor::new("piped"))),
 /// };
-/// let mut store = sender(&pool, [item].into_iter())?;
+/// let mut store = sender(&pool, SourceKind::Preadv, [item].into_iter())?;
 /// store.ask(1, Request::Next);
 /// store.ask(1, Request::Read { offset: 0, len: 100, look: None });
 /// let mut answers = Vec::new();
@@ -99,12 +102,13 @@ impl fmt::Debug for What {
 /// ```
 pub fn sender(
     pool: &Pool,
+    kind: SourceKind,
     items: impl Iterator<Item = Item> + Send + 'static,
 ) -> io::Result<Box<dyn Store>> {
     let receiver = pool.receiver();
-    let worker = Worker::start("mbuf-send", |patience| Sender {
+    let worker = Worker::start("mbuf-send", move |patience| Sender {
         items,
-        readings: Readings::new(receiver, patience),
+        readings: Readings::new(receiver, kind, patience),
     });
     Ok(Box::new(worker?))
 }

@@ -31,7 +31,8 @@ impl Status {
 pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: the structure is plain integers, for which zeros are valid.
     let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
-    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    // RESOLVE_NO_SYMLINKS is for the last component too, and then says ELOOP and not ENOTDIR.
+    how.flags = ((flags | libc::O_CLOEXEC) & !libc::O_NOFOLLOW) as u64;
     how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
     let size = size_of::<libc::open_how>();
     // SAFETY: the path ends in a NUL, `how` is `size` bytes, and both outlive the call.

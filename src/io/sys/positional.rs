@@ -1,29 +1,46 @@
-//! Chains to and from a place in a file: pwritev(2) and preadv(2).
+//! Chains to and from a place in a file: pwritev(2) and preadv(2), and the room they are given.
 
-use std::{fs::File, os::fd::AsRawFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
+use memmap2::{MmapMut, MmapOptions};
 use smallvec::SmallVec;
 
-use super::{Errno, IOV_MAX};
-use crate::chain::{Chain, Reserved};
+use super::{Errno, IOV_MAX, attempt, nothing_about, shorten};
+use crate::{
+    chain::{Chain, Reserved},
+    io::faults::{Attempt, Call},
+};
 
 type Vectors = SmallVec<[libc::iovec; 32]>;
 
-/// pwritev(2) of a whole chain. A failure says how many bytes were written before it.
-pub(crate) fn write_at(file: &File, offset: u64, chain: &Chain) -> Result<(), (usize, Errno)> {
+/// pwritev(2) of a chain, whose first byte belongs at `offset`, from its byte `from` on. A failure
+/// says how many bytes were written before it, those included.
+pub(crate) fn write_at(
+    file: &File,
+    offset: u64,
+    chain: &Chain,
+    from: usize,
+) -> Result<(), (usize, Errno)> {
     let mut vectors = Vectors::new();
     chain.iovecs(&mut vectors, usize::MAX);
-    let whole = each(&mut vectors, offset, |part, at| {
-        let fd = file.as_raw_fd();
+    let first = advance(&mut vectors, 0, from);
+    vectors.drain(..first);
+    let start = offset.saturating_add(from as u64);
+    let whole = each(Call::Pwritev, file, &mut vectors, start, |fd, part, at| {
         // SAFETY: the iovecs point to the bytes of the borrowed chain, which stay in place and
-        // unchanged during the call; their number is at most IOV_MAX.
+        // unchanged during the call (those of mapped files are the kernel's to check); their number
+        // is at most IOV_MAX.
         unsafe { libc::pwritev(fd, part.as_ptr(), part.len() as i32, at) }
     });
     match whole {
         (_, None) => Ok(()),
         // No file takes nothing of something.
-        (written, Some(Errno(0))) => Err((written, Errno(libc::EIO))),
-        (written, Some(errno)) => Err((written, errno)),
+        (written, Some(Errno(0))) => Err((from + written, Errno(libc::EIO))),
+        (written, Some(errno)) => Err((from + written, errno)),
     }
 }
 
@@ -31,8 +48,7 @@ pub(crate) fn write_at(file: &File, offset: u64, chain: &Chain) -> Result<(), (u
 pub(crate) fn read_at(file: &File, offset: u64, mut room: Reserved<'_>) -> Result<usize, Errno> {
     let mut vectors = Vectors::new();
     room.iovecs(&mut vectors);
-    let (read, end) = each(&mut vectors, offset, |part, at| {
-        let fd = file.as_raw_fd();
+    let (read, end) = each(Call::Preadv, file, &mut vectors, offset, |fd, part, at| {
         // SAFETY: the iovecs point to the room that `room` holds exclusively and that outlives the
         // call; their number is at most IOV_MAX.
         unsafe { libc::preadv(fd, part.as_ptr(), part.len() as i32, at) }
@@ -61,37 +77,74 @@ pub(crate) fn next_data(file: &File, offset: u64) -> Result<Option<u64>, Errno> 
     }
 }
 
+/// fallocate(2): the file has room for these bytes, and is long enough for them.
+pub(crate) fn fallocate(file: &File, offset: u64, len: usize) -> Result<(), Errno> {
+    let (Ok(at), Ok(n)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else {
+        return Err(Errno(libc::EFBIG));
+    };
+    let about = Attempt { call: Call::Fallocate, ..nothing_about(file.as_fd(), len) };
+    attempt(&about, |_| {
+        // SAFETY: no memory is passed.
+        unsafe { libc::fallocate(file.as_raw_fd(), 0, at, n) as isize }
+    })
+    .map(|_| ())
+}
+
+/// Maps bytes of a file to be written, which [`fallocate`] has made room for. The file must be the
+/// caller's own: one that it has created, with O_EXCL and for nobody else, or with O_TMPFILE.
+pub(crate) fn map_own(file: &File, offset: u64, len: usize) -> io::Result<MmapMut> {
+    // SAFETY: the file is the caller's own, so nobody else changes or cuts it while it is mapped
+    // (but a program of the same user, or root, that goes looking for it), and there is room for
+    // all of it on the disk.
+    unsafe { MmapOptions::new().offset(offset).len(len).map_mut(file) }
+}
+
 /// Makes a call for one part of the vectors after another until they are done. Answers the bytes,
 /// and what ended it before: 0 if the call did nothing.
 fn each(
+    call: Call,
+    file: &File,
     vectors: &mut Vectors,
     offset: u64,
-    mut call: impl FnMut(&[libc::iovec], libc::off_t) -> isize,
+    mut make: impl FnMut(i32, &[libc::iovec], libc::off_t) -> isize,
 ) -> (usize, Option<Errno>) {
     let (mut done, mut first) = (0, 0);
     while first < vectors.len() {
-        let part = &vectors[first..vectors.len().min(first + IOV_MAX)];
-        let Ok(at) = libc::off_t::try_from(offset.saturating_add(done as u64)) else {
+        let mut part = Vectors::from_slice(&vectors[first..vectors.len().min(first + IOV_MAX)]);
+        let bytes = part.iter().map(|vector| vector.iov_len).sum::<usize>();
+        let end = offset.checked_add((done + bytes) as u64);
+        let (Some(_), Ok(at)) = (
+            end.filter(|&end| end <= i64::MAX as u64),
+            libc::off_t::try_from(offset.saturating_add(done as u64)),
+        ) else {
             return (done, Some(Errno(libc::EFBIG)));
         };
-        let mut taken = match call(part, at) {
-            ..0 => match Errno::last() {
-                Errno(libc::EINTR) => continue,
-                errno => return (done, Some(errno)),
-            },
-            0 => return (done, Some(Errno(0))),
-            taken => taken as usize,
+        let about = Attempt { call, ..nothing_about(file.as_fd(), bytes) };
+        let answer = attempt(&about, |limit| {
+            shorten(&mut part, limit);
+            make(file.as_raw_fd(), &part, at)
+        });
+        let taken = match answer {
+            Err(errno) => return (done, Some(errno)),
+            Ok(0) => return (done, Some(Errno(0))),
+            Ok(taken) => taken,
         };
         done += taken;
-        while taken > 0 && taken >= vectors[first].iov_len {
-            taken -= vectors[first].iov_len;
-            first += 1;
-        }
-        if taken > 0 {
-            let part = &mut vectors[first];
-            part.iov_base = part.iov_base.wrapping_byte_add(taken);
-            part.iov_len -= taken;
-        }
+        first = advance(vectors, first, taken);
     }
     (done, None)
+}
+
+/// Takes `taken` bytes off the vectors from `first` on; answers the first that still has some.
+fn advance(vectors: &mut Vectors, mut first: usize, mut taken: usize) -> usize {
+    while taken > 0 && taken >= vectors[first].iov_len {
+        taken -= vectors[first].iov_len;
+        first += 1;
+    }
+    if taken > 0 {
+        let part = &mut vectors[first];
+        part.iov_base = part.iov_base.wrapping_byte_add(taken);
+        part.iov_len -= taken;
+    }
+    first
 }

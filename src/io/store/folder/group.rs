@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     base::{Base, Made},
-    part::Part,
+    part::{Part, Written},
 };
 use crate::io::{
     error::{named, rename},
@@ -28,7 +28,7 @@ const MANY: usize = 8;
 pub(super) struct Group {
     base: Arc<Base>,
     sync: bool,
-    files: Vec<(FileNo, Commit)>,
+    files: Vec<Commit>,
     /// Folders that were asked for; they are there already.
     folders: Vec<FileNo>,
     /// Folders in which others were made.
@@ -38,7 +38,8 @@ pub(super) struct Group {
 }
 
 struct Commit {
-    part: Part,
+    file: FileNo,
+    written: Written,
     mode: Option<u32>,
     /// What went wrong with it so far.
     result: io::Result<()>,
@@ -50,7 +51,7 @@ impl Group {
         Self { base, sync, files, folders, made, bytes: 0, since: None }
     }
 
-    /// A part is whole.
+    /// A part is whole. It is answered with the group, unless it fails at once: then it is gone.
     pub(super) fn add(
         &mut self,
         file: FileNo,
@@ -58,14 +59,15 @@ impl Group {
         length: u64,
         mode: Option<u32>,
         modified: Option<SystemTime>,
-    ) {
-        let result = part.finish(length, modified);
-        if self.sync && result.is_ok() {
-            part.write_back();
+    ) -> io::Result<()> {
+        let written = part.finish(length, modified)?;
+        if self.sync {
+            written.write_back();
         }
         self.bytes = self.bytes.saturating_add(length);
         self.since.get_or_insert_with(Instant::now);
-        self.files.push((file, Commit { part, mode, result }));
+        self.files.push(Commit { file, written, mode, result: Ok(()) });
+        Ok(())
     }
 
     /// A folder was made, or was there.
@@ -82,7 +84,7 @@ impl Group {
     /// Whether a file of that number or of that name is in it.
     pub(super) fn has(&self, file: FileNo, name: Option<&Name>) -> bool {
         self.folders.contains(&file)
-            || self.files.iter().any(|(no, commit)| *no == file || Some(commit.part.name()) == name)
+            || self.files.iter().any(|it| it.file == file || Some(it.written.name()) == name)
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -106,39 +108,39 @@ impl Group {
             self.sync_files(&mut files);
         }
         self.check_parents(&mut files);
-        good(&mut files).for_each(|commit| commit.result = commit.part.commit(commit.mode));
+        good(&mut files).for_each(|commit| commit.result = commit.written.commit(commit.mode));
         let mut all = Ok(());
         if self.sync {
             all = self.sync_folders(&files);
         }
-        for (file, commit) in files {
+        for commit in files {
             let result = commit.result.and_then(|()| copy(&all));
-            out.push(answer(file, result, Done::Committed));
+            out.push(answer(commit.file, result, Done::Committed));
         }
         let made = |file| answer(file, copy(&all), Done::FolderMade);
         out.extend(folders.into_iter().map(made));
     }
 
     /// The bytes come before the name: whoever finds the name finds all of them.
-    fn sync_files(&self, files: &mut [(FileNo, Commit)]) {
+    fn sync_files(&self, files: &mut [Commit]) {
         let device = self.base.device();
-        let here = good(files).all(|commit| commit.part.parent().id().0 == device);
+        let here = good(files).all(|commit| commit.written.parent().id().0 == device);
         if !here || good(files).count() <= MANY {
-            good(files).for_each(|commit| commit.result = commit.part.sync());
+            good(files).for_each(|commit| commit.result = commit.written.sync());
             return;
         }
         // So that an error is that of the file which has it.
-        good(files).for_each(|commit| commit.result = commit.part.wait_written());
+        good(files).for_each(|commit| commit.result = commit.written.wait_written());
         if let Err(error) = self.sync_all() {
             good(files).for_each(|commit| commit.result = Err(again(&error)));
         }
     }
 
     /// No file is given its name in a folder that has been moved away meanwhile.
-    fn check_parents(&self, files: &mut [(FileNo, Commit)]) {
+    fn check_parents(&self, files: &mut [Commit]) {
         let mut checked: Vec<((u64, u64), io::Result<()>)> = Vec::new();
         for commit in good(files) {
-            let parent = commit.part.parent();
+            let parent = commit.written.parent();
             let known = checked.iter().position(|(id, _)| *id == parent.id());
             let at = known.unwrap_or_else(|| {
                 checked.push((parent.id(), self.base.is_there(parent)));
@@ -149,10 +151,10 @@ impl Group {
     }
 
     /// The names are durable, and those of the folders on the way.
-    fn sync_folders(&mut self, files: &[(FileNo, Commit)]) -> io::Result<()> {
+    fn sync_folders(&mut self, files: &[Commit]) -> io::Result<()> {
         let mut folders = std::mem::take(&mut self.made);
-        let committed = files.iter().filter(|(_, commit)| commit.result.is_ok());
-        let parents = committed.map(|(_, commit)| commit.part.parent());
+        let committed = files.iter().filter(|commit| commit.result.is_ok());
+        let parents = committed.map(|commit| commit.written.parent());
         folders.extend(parents.map(|parent| (parent.name().map(Into::into), parent.id().0)));
         let here = folders.values().all(|&device| device == self.base.device());
         if here && folders.len() > MANY {
@@ -172,8 +174,8 @@ impl Group {
 }
 
 /// Those with which nothing went wrong yet.
-fn good(files: &mut [(FileNo, Commit)]) -> impl Iterator<Item = &mut Commit> {
-    files.iter_mut().map(|(_, commit)| commit).filter(|commit| commit.result.is_ok())
+fn good(files: &mut [Commit]) -> impl Iterator<Item = &mut Commit> {
+    files.iter_mut().filter(|commit| commit.result.is_ok())
 }
 
 fn answer(file: FileNo, result: io::Result<()>, done: Done) -> Answer {

@@ -13,7 +13,11 @@ use std::{
 };
 
 use super::{Answer, FileNo, Request, Store, reading::Readings, worker::Worker};
-use crate::{pool::Pool, stack::Waker};
+use crate::{
+    io::{SinkKind, SourceKind},
+    pool::Pool,
+    stack::Waker,
+};
 
 use base::Base;
 use work::FolderWork;
@@ -66,6 +70,8 @@ use work::FolderWork;
 pub struct Folder {
     base: Arc<Base>,
     sync: bool,
+    sink: SinkKind,
+    source: SourceKind,
     threads: Arc<Threads>,
 }
 
@@ -80,7 +86,13 @@ impl Folder {
     /// assert!(error.to_string().starts_with("open of /nonexistent: ENOENT"));
     /// ```
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { base: Arc::new(Base::open(path)?), sync: true, threads: Arc::default() })
+        Ok(Self {
+            base: Arc::new(Base::open(path)?),
+            sync: true,
+            sink: SinkKind::default(),
+            source: SourceKind::default(),
+            threads: Arc::default(),
+        })
     }
 
     /// Whether files are made durable before they are said to be committed: yes, unless this says
@@ -90,16 +102,29 @@ impl Folder {
         self
     }
 
+    /// How files are written.
+    pub fn sink(mut self, kind: SinkKind) -> Self {
+        self.sink = kind;
+        self
+    }
+
+    /// How files are read.
+    pub fn source(mut self, kind: SourceKind) -> Self {
+        self.source = kind;
+        self
+    }
+
     /// A store in this folder, with a thread of its own. It reads into buffers that a receiver of
     /// `pool` lends.
     ///
     /// # Errors
     /// What the system says if there can be no thread.
     pub fn store(&self, pool: &Pool) -> io::Result<FolderStore> {
-        let (base, receiver, sync) = (Arc::clone(&self.base), pool.receiver(), self.sync);
+        let (base, receiver) = (Arc::clone(&self.base), pool.receiver());
+        let Self { sync, sink, source, .. } = *self;
         let running = Running::new(&self.threads);
         let worker = Worker::start("mbuf-store", move |patience| {
-            FolderWork::new(base, Readings::new(receiver, patience), sync, running)
+            FolderWork::new(base, Readings::new(receiver, source, patience), sync, sink, running)
         })?;
         Ok(FolderStore(worker))
     }
@@ -147,6 +172,8 @@ impl fmt::Debug for Folder {
         f.debug_struct("Folder")
             .field("path", &self.base.path())
             .field("sync", &self.sync)
+            .field("sink", &self.sink)
+            .field("source", &self.source)
             .finish_non_exhaustive()
     }
 }

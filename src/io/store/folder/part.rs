@@ -13,12 +13,12 @@ use super::base::{Base, Parent};
 use crate::{
     chain::Chain,
     io::{
+        FileSink, SinkKind, WriteError,
         error::{named, rename},
         store::{Failure, Name},
         sys::{
             Errno,
             beneath::{self, Status, c_string},
-            positional,
         },
     },
 };
@@ -33,18 +33,30 @@ const LARGE: u64 = 1 << 20;
 /// What files get if nobody says otherwise, less the umask.
 const FILE: u32 = 0o666;
 
-/// Dropped, it is removed unless it was committed.
+/// A file that is being written. Dropped, it is removed.
 pub(super) struct Part {
+    sink: FileSink,
+    place: Place,
+}
+
+/// One that was written, and waits for its name. Dropped without it, it is removed.
+pub(super) struct Written {
     file: File,
+    place: Place,
+}
+
+/// Where it is, and where it will be. Dropped, whatever is there of the part is removed.
+struct Place {
+    base: Arc<Base>,
     parent: Arc<Parent>,
-    /// Its final name, whole.
+    /// The final name, whole.
     name: Name,
     last: CString,
     part: CString,
     id: (u64, u64),
     overwrite: bool,
-    base: Arc<Base>,
-    renamed: bool,
+    /// There is nothing to remove.
+    gone: bool,
 }
 
 impl Part {
@@ -52,7 +64,9 @@ impl Part {
         base: &Arc<Base>,
         parent: Arc<Parent>,
         name: Name,
+        length: Option<u64>,
         overwrite: bool,
+        kind: SinkKind,
     ) -> io::Result<Self> {
         let last = c_string(name.last());
         let part = c_string(&format!("{}{}", name.last(), Name::PART));
@@ -68,56 +82,61 @@ impl Part {
             }
             let failed = |errno: Errno| named("fstat of", &shown, errno.0);
             let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
-            if parent.status(&part).map_err(failed)?.is_some_and(|status| status.id == id) {
-                let base = Arc::clone(base);
-                let renamed = false;
-                return Ok(Self { file, parent, name, last, part, id, overwrite, base, renamed });
+            if parent.status(&part).map_err(failed)?.is_none_or(|status| status.id != id) {
+                continue;
             }
+            let base = Arc::clone(base);
+            let gone = false;
+            let place = Place { base, parent, name, last, part, id, overwrite, gone };
+            // So that the file system says now if it knows no file so long; no room is reserved.
+            if let Some(length) = length.filter(|&length| length >= LARGE) {
+                let object = || format!("to {length} bytes of {shown}");
+                file.set_len(length).map_err(|error| rename("ftruncate", object(), error))?;
+            }
+            return Ok(Self { sink: FileSink::from_new(file, shown.as_ref(), kind), place });
         }
         Err(busy(&shown))
     }
 
     pub(super) fn name(&self) -> &Name {
-        &self.name
-    }
-
-    pub(super) fn parent(&self) -> &Arc<Parent> {
-        &self.parent
+        &self.place.name
     }
 
     /// Writes all of the chain, or says what was not written.
     pub(super) fn write(&mut self, offset: u64, mut chain: Chain) -> Result<Chain, Failure> {
-        let Err((written, errno)) = positional::write_at(&self.file, offset, &chain) else {
+        let Err(WriteError { written, error }) = self.sink.write_at(offset, &chain) else {
             return Ok(chain);
         };
-        let at = offset + written as u64;
-        let rest = chain.len() - written;
-        // Taking bytes off the front cannot fail: the chain has more of them.
+        // Taking bytes off the front cannot fail: the chain has them.
         let _ = chain.trim_front(written);
-        let object = format!("of {rest} bytes at {at} to {}", self.shown());
-        let error = named("pwritev", object, errno.0);
         Err(Failure { error, chain: Some(chain), item: None })
     }
 
-    /// Asks the file system for so long a file, so that it says so now if it knows none; no room is
-    /// reserved.
-    pub(super) fn ask_for(&self, length: u64) -> io::Result<()> {
-        if length < LARGE {
-            return Ok(());
-        }
-        let object = || format!("to {length} bytes of {}", self.shown());
-        self.file.set_len(length).map_err(|error| rename("ftruncate", object(), error))
-    }
-
     /// Cuts it to its length, and gives it its time.
-    pub(super) fn finish(&self, length: u64, modified: Option<SystemTime>) -> io::Result<()> {
-        let failed = |call| move |error| rename(call, self.shown(), error);
-        self.file.set_len(length).map_err(failed("ftruncate of"))?;
+    pub(super) fn finish(self, length: u64, modified: Option<SystemTime>) -> io::Result<Written> {
+        let Self { sink, place } = self;
+        let file = sink.finish(length, false)?;
         if let Some(modified) = modified {
             let times = FileTimes::new().set_modified(modified);
-            self.file.set_times(times).map_err(failed("futimens of"))?;
+            file.set_times(times).map_err(|error| rename("futimens of", place.shown(), error))?;
         }
-        Ok(())
+        Ok(Written { file, place })
+    }
+
+    /// Removes it.
+    pub(super) fn discard(mut self) -> io::Result<()> {
+        let removed = self.place.remove();
+        removed.map_err(|errno| named("unlink of", self.place.shown(), errno.0))
+    }
+}
+
+impl Written {
+    pub(super) fn name(&self) -> &Name {
+        &self.place.name
+    }
+
+    pub(super) fn parent(&self) -> &Parent {
+        &self.place.parent
     }
 
     /// Starts writing it to the disk.
@@ -130,7 +149,7 @@ impl Part {
     pub(super) fn wait_written(&self) -> io::Result<()> {
         match beneath::write_back(&self.file, true) {
             Err(Errno(errno @ (libc::EIO | libc::ENOSPC | libc::EDQUOT))) => {
-                Err(named("sync_file_range of", self.shown(), errno))
+                Err(named("sync_file_range of", self.place.shown(), errno))
             }
             _ => Ok(()),
         }
@@ -138,49 +157,46 @@ impl Part {
 
     /// fsync(2).
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(|error| rename("fsync of", self.shown(), error))
+        self.file.sync_all().map_err(|error| rename("fsync of", self.place.shown(), error))
     }
 
     /// Gives it its permissions and its name. One is not long without the other: a part that is
     /// left behind must look like one.
     pub(super) fn commit(&mut self, mode: Option<u32>) -> io::Result<()> {
-        let (dir, part, last) = (self.parent.fd(), &self.part, &self.last);
+        let Self { file, place } = &*self;
+        let Place { base, parent, last, part, .. } = place;
         // Somebody may have put something else in its place.
-        match self.parent.status(part) {
-            Ok(Some(status)) if status.id == self.id => {}
+        match parent.status(part) {
+            Ok(Some(status)) if status.id == place.id => {}
             Ok(_) => {
-                self.renamed = true; // what has the name is not this part
-                let text = format!("{} is not the file any more that was written", self.shown());
+                let text = format!("{} is not the file any more that was written", place.shown());
                 return Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, text));
             }
-            Err(errno) => return Err(named("fstat of", self.shown(), errno.0)),
+            Err(errno) => return Err(named("fstat of", place.shown(), errno.0)),
         }
-        let mode = mode.map_or(FILE & !self.base.umask, |mode| mode & 0o777);
-        let permissions = Permissions::from_mode(mode);
-        let failed = |error| rename("fchmod of", self.shown(), error);
-        self.file.set_permissions(permissions).map_err(failed)?;
-        let noreplace = &self.base.noreplace;
+        let mode = mode.map_or(FILE & !base.umask, |mode| mode & 0o777);
+        let failed = |error| rename("fchmod of", place.shown(), error);
+        file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+
+        let dir = parent.fd();
         let mut answer = Err(Errno(libc::EINVAL));
-        if self.overwrite || noreplace.load(Ordering::Relaxed) {
-            answer = beneath::renameat(dir, part, last, !self.overwrite);
+        if place.overwrite || base.noreplace.load(Ordering::Relaxed) {
+            answer = beneath::renameat(dir, part, last, !place.overwrite);
         }
-        if !self.overwrite && matches!(answer, Err(Errno(libc::EINVAL | libc::ENOSYS))) {
-            noreplace.store(false, Ordering::Relaxed);
+        if !place.overwrite && matches!(answer, Err(Errno(libc::EINVAL | libc::ENOSYS))) {
+            base.noreplace.store(false, Ordering::Relaxed);
             answer = beneath::linkat(dir, part, last).and_then(|()| beneath::unlinkat(dir, part));
         }
-        let object = || format!("of {} to {}", self.shown(), self.name.last());
+        let object = || format!("of {} to {}", place.shown(), place.name.last());
         answer.map_err(|errno| named("rename", object(), errno.0))?;
-        self.renamed = true;
+        self.place.gone = true;
         Ok(())
     }
+}
 
-    /// Removes it.
-    pub(super) fn discard(mut self) -> io::Result<()> {
-        self.remove().map_err(|errno| named("unlink of", self.shown(), errno.0))
-    }
-
+impl Place {
     fn remove(&mut self) -> Result<(), Errno> {
-        if std::mem::replace(&mut self.renamed, true) {
+        if std::mem::replace(&mut self.gone, true) {
             return Ok(());
         }
         match self.parent.status(&self.part)? {
@@ -194,7 +210,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for Place {
     fn drop(&mut self) {
         if let Err(errno) = self.remove() {
             let error = named("unlink of", self.shown(), errno.0);

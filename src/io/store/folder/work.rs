@@ -11,6 +11,7 @@ use super::{
 use crate::{
     chain::Chain,
     io::{
+        SinkKind,
         error::rename,
         store::{
             Answer, Done, Failure, FileNo, Name, Request, again, not_open, reading::Readings,
@@ -29,6 +30,7 @@ pub(super) struct FolderWork {
     readings: Readings,
     group: Group,
     sync: bool,
+    kind: SinkKind,
     /// The folder that was used last: as a rule the next file goes there too.
     last: Option<Arc<Parent>>,
     /// Dropped last: there are no parts any more.
@@ -43,10 +45,16 @@ enum Slot {
 }
 
 impl FolderWork {
-    pub(super) fn new(base: Arc<Base>, readings: Readings, sync: bool, running: Running) -> Self {
+    pub(super) fn new(
+        base: Arc<Base>,
+        readings: Readings,
+        sync: bool,
+        kind: SinkKind,
+        running: Running,
+    ) -> Self {
         let group = Group::new(Arc::clone(&base), sync);
         let parts = HashMap::new();
-        Self { base, parts, readings, group, sync, last: None, _running: running }
+        Self { base, parts, readings, group, sync, kind, last: None, _running: running }
     }
 }
 
@@ -67,7 +75,13 @@ impl Work for FolderWork {
             }
             Request::Commit { length, mode, modified } => match self.parts.remove(&file) {
                 Some(Slot::Part(part)) => {
-                    return self.group.add(file, part, length, mode, modified);
+                    match self.group.add(file, part, length, mode, modified) {
+                        Ok(()) => return,
+                        Err(error) => {
+                            self.parts.insert(file, Slot::Failed(again(&error), None));
+                            Err(error)
+                        }
+                    }
                 }
                 Some(failed @ Slot::Failed(..)) => {
                     let error = failed.error();
@@ -143,11 +157,7 @@ impl FolderWork {
             _ => self.base.folder(name.folder(), Some(self.group.made()))?,
         };
         self.last = Some(Arc::clone(&parent));
-        let part = Part::create(&self.base, parent, name, overwrite)?;
-        if let Some(length) = length {
-            part.ask_for(length)?;
-        }
-        Ok(part)
+        Part::create(&self.base, parent, name, length, overwrite, self.kind)
     }
 
     fn write(&mut self, file: FileNo, offset: u64, chain: Chain) -> Result<Chain, Failure> {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::*;
+use crate::io::{SinkKind, SourceKind};
 use crate::testing::{MemoryHandle, MemoryStore, Rng, assert_all_free};
 
 /// Where to look for what a store has done.
@@ -54,9 +55,15 @@ fn every(test: impl Fn(&mut Driver, &Place)) {
     let place = Place::Memory(memory.handle());
     test(&mut Driver::new(memory, &pool), &place);
     assert_all_free(&pool);
-    for (sync, fall_back) in [(true, false), (false, false), (false, true)] {
+    for (sync, fall_back, sink, source) in [
+        (true, false, SinkKind::Pwritev, SourceKind::Preadv),
+        (true, true, SinkKind::Mapped, SourceKind::Mapped),
+        (false, true, SinkKind::Pwritev, SourceKind::Mapped),
+        (false, false, SinkKind::Mapped, SourceKind::Preadv),
+    ] {
         let temporary = tempfile::tempdir().unwrap();
-        let mut folder = Folder::open(temporary.path()).unwrap().sync(sync);
+        let folder = Folder::open(temporary.path()).unwrap().sync(sync);
+        let mut folder = folder.sink(sink).source(source);
         if fall_back {
             folder = folder.fall_back();
         }

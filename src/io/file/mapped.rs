@@ -1,4 +1,4 @@
-//! Files as storage for chains.
+//! A mapped file as storage for chains.
 
 use std::{fmt, fs::File, io, path::Path, sync::Arc};
 
@@ -57,13 +57,17 @@ impl MappedFile {
     /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput); // a folder
     /// ```
     pub fn open(path: &Path) -> io::Result<Self> {
+        let file = super::open(path, "mmap of")?;
+        Self::from_file(file, path)
+    }
+
+    /// Maps the whole of an open file; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`MappedFile::open`].
+    pub(super) fn from_file(file: File, path: &Path) -> io::Result<Self> {
         let named = |call| move |error| rename(call, path.display(), error);
-        let file = File::open(path).map_err(named("open of"))?;
         let metadata = file.metadata().map_err(named("fstat of"))?;
-        if !metadata.is_file() {
-            let text = format!("mmap of {}: not a regular file", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
         let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         let map = MmapOptions::new().len(len).map_raw_read_only(&file).map_err(named("mmap of"))?;
         // Advice only: a kernel without it sends as well.
@@ -144,7 +148,7 @@ impl MappedFile {
     }
 
     /// The first byte of the mapping.
-    pub(super) fn as_ptr(&self) -> *const u8 {
+    pub(in crate::io) fn as_ptr(&self) -> *const u8 {
         self.0.map.as_ptr()
     }
 
