@@ -228,7 +228,8 @@ impl Disk {
             if fits > 0 && bytes.len() < from + fits {
                 bytes.resize(from + fits, 0);
             }
-            match chain.peek(0, &mut bytes[from.min(now + room)..][..fits]) {
+            let into = if fits > 0 { &mut bytes[from..][..fits] } else { &mut [] };
+            match chain.peek(0, into) {
                 Err(error) => Err((0, error.into())),
                 Ok(()) if fits < len => Err((fits, named("pwrite", part, libc::ENOSPC))),
                 Ok(()) => Ok(()),

@@ -208,3 +208,17 @@ fn the_layer_is_woken_when_there_is_an_answer() {
         assert_eq!(*heard.lock().unwrap(), [5, 5]);
     }
 }
+
+#[test]
+fn nothing_fits_beyond_the_limit_not_even_far_beyond() {
+    let pool = pool();
+    for (offset, fits) in [(0, 3), (2, 1), (3, 0), (900, 0)] {
+        let mut store = MemoryStore::new();
+        store.handle().limit(3);
+        ask(&mut store, 1, create("a", false)).unwrap();
+        let chain = pool.chain_from(b"bytes").unwrap();
+        let failure = ask(&mut store, 1, Request::Write { offset, chain }).unwrap_err();
+        assert_eq!(failure.error.kind(), ErrorKind::StorageFull);
+        assert_eq!(failure.chain.unwrap().to_vec().unwrap(), b"bytes"[fits..], "at {offset}");
+    }
+}
