@@ -220,6 +220,37 @@ fn a_part_that_another_receiver_writes_is_busy() {
 }
 
 #[test]
+fn a_folder_that_is_exchanged_again_and_again_lets_nothing_out() {
+    Scene::both(|scene| {
+        let (at, away) = (scene.path("in/d"), scene.path("in/away"));
+        fs::create_dir(&at).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    if fs::rename(&at, &away).is_ok() {
+                        symlink("../out", &at).unwrap();
+                        thread::yield_now();
+                        fs::remove_file(&at).unwrap();
+                        fs::rename(&away, &at).unwrap();
+                    }
+                    thread::yield_now();
+                }
+            });
+            let mut driver = scene.driver();
+            let mut whole = 0;
+            for file in 0..300 {
+                whole += u32::from(driver.put(1, &format!("d/{file}"), b"mine", true).is_ok());
+                whole += u32::from(driver.put(1, "d/secret", b"mine", true).is_ok());
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            eprintln!("{whole} of 600 files came through");
+        });
+        assert!(scene.names().iter().all(|name| !name.ends_with(".part")), "{:?}", scene.names());
+    });
+}
+
+#[test]
 fn the_folder_itself_may_be_reached_through_a_link_and_goes_where_it_goes() {
     Scene::both(|scene| {
         symlink("in", scene.path("link")).unwrap();
