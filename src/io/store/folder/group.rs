@@ -20,7 +20,7 @@ use crate::io::{
 const FILES: usize = 256;
 /// ... or so many bytes, or its first has waited for so long, or there is nothing else to do.
 const BYTES: u64 = 64 << 20;
-const AGE: Duration = Duration::from_millis(10);
+const AGE: Duration = Duration::from_millis(50);
 /// From so many files (or folders) on, one syncfs(2) is taken for faster than an fsync(2) for each.
 const MANY: usize = 8;
 

@@ -239,7 +239,7 @@ fn a_folder_that_is_exchanged_again_and_again_lets_nothing_out() {
                     if done.load(Ordering::Relaxed) {
                         break;
                     }
-                    thread::yield_now();
+                    thread::sleep(Duration::from_micros(500));
                 }
             });
             let mut driver = scene.driver();
