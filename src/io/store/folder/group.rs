@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -27,6 +28,8 @@ const MANY: usize = 8;
 /// What is to be made durable.
 pub(super) struct Group {
     base: Arc<Base>,
+    /// The folder, for syncfs(2).
+    disk: OwnedFd,
     sync: bool,
     files: Vec<Commit>,
     /// Folders that were asked for; they are there already.
@@ -46,9 +49,10 @@ struct Commit {
 }
 
 impl Group {
-    pub(super) fn new(base: Arc<Base>, sync: bool) -> Self {
+    pub(super) fn new(base: Arc<Base>, sync: bool) -> io::Result<Self> {
+        let disk = base.again()?;
         let (files, folders, made) = (Vec::new(), Vec::new(), Made::new());
-        Self { base, sync, files, folders, made, bytes: 0, since: None }
+        Ok(Self { base, disk, sync, files, folders, made, bytes: 0, since: None })
     }
 
     /// A part is whole. It is answered with the group, unless it fails at once: then it is gone.
@@ -168,7 +172,7 @@ impl Group {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        beneath::syncfs(self.base.fd())
+        beneath::syncfs(self.disk.as_fd())
             .map_err(|errno| named("syncfs of", self.base.path().display(), errno.0))
     }
 }

@@ -78,7 +78,7 @@ impl Part {
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(error)) => return Err(rename("flock of", shown, error)),
+                Err(TryLockError::Error(error)) => no_locks(error, &shown)?,
             }
             let failed = |errno: Errno| named("fstat of", &shown, errno.0);
             let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
@@ -298,6 +298,15 @@ pub(in crate::io::store) fn kind_name(kind: u32) -> &'static str {
         libc::S_IFBLK | libc::S_IFCHR => "a device",
         libc::S_IFREG => "a file",
         _ => "of an unknown type",
+    }
+}
+
+/// Not every file system knows locks. Without them, what is left behind there is not told from what
+/// is being written, and stays.
+fn no_locks(error: io::Error, shown: &str) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOLCK) => Ok(()),
+        _ => Err(rename("flock of", shown, error)),
     }
 }
 

@@ -304,3 +304,22 @@ fn items_are_found_as_they_are_asked_for_on_the_stores_own_thread() {
     assert!(matches!(driver.done(1, Request::Next), Ok(Done::NoMore)));
     assert_eq!(*threads.lock().unwrap(), vec![Some("mbuf-send".to_owned()); 2]);
 }
+
+#[test]
+fn a_panic_in_what_it_was_given_is_a_failure() {
+    let pool = plain_pool();
+    struct Bad;
+    impl Read for Bad {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            panic!("a test means this")
+        }
+    }
+    let good = What::Stream(Box::new(Cursor::new("fine")));
+    let items = vec![item("bad", What::Stream(Box::new(Bad))), item("good", good)];
+    let mut driver = driver(&pool, items);
+    driver.done(1, Request::Next).unwrap();
+    assert_eq!(driver.error(1, read(0, 10)).kind(), ErrorKind::Other);
+    driver.done(2, Request::Next).unwrap();
+    assert_eq!(driver.read(2, 0, 10), b"fine");
+    assert_all_free(&pool);
+}
