@@ -8,7 +8,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use crate::datagram;
+use crate::{
+    common::quantity::{bytes, seconds},
+    datagram,
+};
 
 /// Echo (RFC 862): sends back whatever it is sent, and checks that it does.
 ///
@@ -155,20 +158,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// `64MiB`, `64M`, `1500`.
-fn bytes(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match &text[digits.len()..] {
-        "" | "B" => 0,
-        "K" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        unit => return Err(format!("`{unit}` is none of KiB, MiB, GiB")),
-    };
-    let number: usize = digits.parse().map_err(|error| format!("{error}"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too much"))
-}
-
 /// Bytes of a message. It is measured as a whole, so a longer one would tell nothing for long.
 fn size(text: &str) -> Result<usize, String> {
     match bytes(text)? {
@@ -194,15 +183,6 @@ fn some_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Seconds, with a fraction if wanted; at most a day.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if !(0.0..=86_400.0).contains(&number) {
-        return Err("not between 0 and 86400 seconds".into());
-    }
-    Ok(Duration::from_secs_f64(number))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -215,14 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_are_read_as_people_write_them() {
-        assert_eq!(bytes("1500"), Ok(1500));
-        assert_eq!(bytes("64KiB"), Ok(65_536));
-        assert_eq!(bytes("64M"), Ok(64 << 20));
-        assert!(bytes("64MB?").is_err() && bytes("").is_err() && bytes("-1").is_err());
-        assert!(bytes("99999999999G").is_err());
-        assert_eq!(seconds("2.5"), Ok(Duration::from_millis(2500)));
-        assert!(seconds("-1").is_err() && seconds("nan").is_err() && seconds("inf").is_err());
+    fn an_address_has_a_host() {
         assert!(address("7007").is_err());
     }
 

@@ -22,10 +22,13 @@ use mbuf::{
 
 use crate::{
     cli::ClientArgs,
+    common::{
+        print,
+        stop::{self, Stop},
+    },
     datagram::DatagramClient,
     record::{Record, Recorder},
     report::{self, Row},
-    stop::{self, Stop},
     stream::{self, StreamClient},
 };
 
@@ -82,9 +85,9 @@ pub fn run(args: &ClientArgs) -> anyhow::Result<bool> {
         seconds: if unbounded { Some(USUAL) } else { args.seconds },
     };
     let pool = Pool::with_memory(args.memory).context("--memory")?;
-    let stop = Stop::on_signals()?;
+    let stop = Stop::on_signals("echo", 1)?;
     let run = measure(&target, args.connections, plan, &pool, &stop)?;
-    report::say(format_args!(
+    print::say(format_args!(
         "{target}: {} x {} messages of {} bytes",
         args.connections, plan.window, plan.size
     ));

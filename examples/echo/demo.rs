@@ -8,9 +8,12 @@ use mbuf::{Pool, io::reactor::Reactor};
 use crate::{
     cli::DemoArgs,
     client::{self, Plan, Target},
+    common::{
+        print,
+        stop::{self, Stop},
+    },
     report,
     serve::{self, Places},
-    stop::{self, Stop},
 };
 
 /// Memory of each of the two pools.
@@ -22,7 +25,7 @@ const UDP: (u32, usize, usize) = (1, 256, 64);
 
 /// The run without a command. Whether all was well.
 pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
-    let stop = Stop::on_signals()?;
+    let stop = Stop::on_signals("echo", 1)?;
     let (server_pool, client_pool) = (Pool::with_memory(MEMORY)?, Pool::with_memory(MEMORY)?);
 
     let any: SocketAddr = "127.0.0.1:0".parse().context("the loopback address")?;
@@ -38,7 +41,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
         result.map(|()| stats)
     })?;
 
-    report::say(format_args!(
+    print::say(format_args!(
         "servers on tcp {} and udp {}, clients beside them",
         places.tcp[0], places.udp[0]
     ));
@@ -50,7 +53,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
             break;
         }
         let plan = Plan { size, window, count: None, seconds: Some(args.seconds) };
-        report::say(format_args!(
+        print::say(format_args!(
             "{target}: {connections} x {window} messages of {size} bytes at once"
         ));
         runs.push(client::measure(&target, connections, plan, &client_pool, &stop)?);
@@ -61,9 +64,9 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
         Err(_) => bail!("the server's thread has panicked"),
     };
 
-    report::say(format_args!(""));
+    print::say(format_args!(""));
     report::print_rows(runs.iter().map(|run| &run.row));
-    report::say(format_args!(""));
+    print::say(format_args!(""));
     report::print_drops("server", &stats.drops);
     for run in &runs {
         report::print_drops(&format!("client, {}", run.row.name()), &run.stats.drops);

@@ -15,24 +15,28 @@
 //! | `pattern.rs` | what is sent: bytes that depend on their place, so that any mix-up shows |
 //! | `demo.rs` | both at once, over TCP and then over UDP |
 //! | `record.rs`, `report.rs` | what is measured, and how it is printed |
-//! | `stop.rs` | Ctrl-C and SIGTERM |
+//! | `../common/` | what the examples have in common: printing, sizes and times, Ctrl-C |
 
 mod cli;
 mod client;
+#[path = "../common/mod.rs"]
+mod common;
 mod datagram;
 mod demo;
 mod pattern;
 mod record;
 mod report;
 mod serve;
-mod stop;
 mod stream;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    common::print,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -50,7 +54,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            report::complain(format_args!("echo: {error:#}"));
+            print::complain(format_args!("echo: {error:#}"));
             ExitCode::FAILURE
         }
     }

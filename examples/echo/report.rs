@@ -1,8 +1,6 @@
 //! How what was measured is printed.
 
 use std::{
-    fmt,
-    io::{self, Write},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -10,22 +8,10 @@ use std::{
 use indicatif::{HumanBytes, HumanCount};
 use mbuf::{Pool, io::reactor::Tally};
 
-use crate::record::Record;
-
-/// Prints a line. Where nobody reads it (`echo | head`) that is no reason to panic, nor to stop.
-pub fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
-}
-
-/// Prints a line to standard error: what is wrong, or what the program is about to do.
-pub fn complain(line: fmt::Arguments<'_>) {
-    if cfg!(test) {
-        // The test harness keeps this to itself: a complaint that a test means is no failed test.
-        eprintln!("{line}");
-    } else {
-        let _ = writeln!(io::stderr().lock(), "{line}");
-    }
-}
+use crate::{
+    common::print::{complain, say},
+    record::Record,
+};
 
 /// One run, measured.
 #[derive(Debug, Clone)]

@@ -16,8 +16,11 @@ use mbuf_protocols::Echo;
 
 use crate::{
     cli::ServeArgs,
+    common::{
+        print,
+        stop::{self, Stop},
+    },
     report,
-    stop::{self, Stop},
 };
 
 /// With `--busy-poll`: how long to look for work before sleeping.
@@ -47,7 +50,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<bool> {
         .grace(stop::GRACE)
         .idle_timeout((!args.idle.is_zero()).then_some(args.idle))
         .busy_poll(spin);
-    let stop = Stop::on_signals()?;
+    let stop = Stop::on_signals("echo", 1)?;
     let (mut reactor, places) = listen(builder, &pool, &places, args.busy_poll)?;
     stop.ends(reactor.handle());
 
@@ -60,7 +63,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<bool> {
     announce(&places)?;
     reactor.run().context("epoll_wait")?;
 
-    report::say(format_args!("{}", reactor.stats()));
+    print::say(format_args!("{}", reactor.stats()));
     drop(reactor);
     Ok(report::print_pool("server", &pool))
 }

@@ -1,10 +1,12 @@
 //! Ctrl-C and SIGTERM.
 
 use std::{
+    fs,
     io::Read,
     os::unix::net::UnixStream,
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
@@ -15,7 +17,7 @@ use anyhow::Context;
 use mbuf::io::reactor::Handle;
 use signal_hook::{consts::TERM_SIGNALS, low_level::pipe};
 
-use crate::report;
+use super::print;
 
 /// How long sessions may take to finish once the program shall end.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -28,12 +30,14 @@ const IMPATIENT: Duration = Duration::from_millis(500);
 pub struct Stop {
     asked: AtomicBool,
     reactors: Mutex<Vec<Handle>>,
+    scrap: Mutex<Vec<PathBuf>>,
 }
 
 impl Stop {
     /// Shuts reactors down, orderly, at the first signal that asks the program to end (SIGINT,
-    /// SIGTERM, SIGQUIT). A later one ends the program at once: an orderly end may take seconds.
-    pub fn on_signals() -> anyhow::Result<Arc<Self>> {
+    /// SIGTERM, SIGQUIT). A later one ends the program at once, with that exit status: an orderly
+    /// end may take seconds.
+    pub fn on_signals(program: &'static str, status: i32) -> anyhow::Result<Arc<Self>> {
         let stop = Arc::new(Self::default());
         let (mut told, tell) = UnixStream::pair().context("socketpair for signals")?;
         for &signal in TERM_SIGNALS {
@@ -47,15 +51,18 @@ impl Stop {
             while told.read_exact(&mut byte).is_ok() {
                 match first {
                     None => {
-                        report::complain(format_args!(
-                            "echo: ending, which may take up to {GRACE:?}; again to end at once"
+                        print::complain(format_args!(
+                            "{program}: ending, which may take up to {GRACE:?}; again to end at once"
                         ));
-                        asked.ask();
+                        asked.ask(program);
                     }
                     Some(first) if Instant::now() - first < IMPATIENT => continue,
                     Some(_) => {
-                        report::complain(format_args!("echo: ended by another signal"));
-                        std::process::exit(1);
+                        print::complain(format_args!("{program}: ended by another signal"));
+                        for path in lock(&asked.scrap).drain(..) {
+                            let _ = fs::remove_dir_all(path);
+                        }
+                        std::process::exit(status);
                     }
                 }
                 first = Some(Instant::now());
@@ -66,26 +73,33 @@ impl Stop {
 
     /// The reactor ends when the program shall, which may have been said already.
     pub fn ends(&self, reactor: Handle) {
-        self.reactors().push(reactor);
+        let mut reactors = lock(&self.reactors);
         if self.is_asked() {
-            self.ask();
+            let _ = reactor.shutdown();
         }
+        reactors.push(reactor);
+    }
+
+    /// A folder that is not to be left behind, not even when the program ends at once.
+    pub fn leaves_without(&self, folder: impl Into<PathBuf>) {
+        lock(&self.scrap).push(folder.into());
     }
 
     pub fn is_asked(&self) -> bool {
         self.asked.load(SeqCst)
     }
 
-    fn ask(&self) {
+    fn ask(&self, program: &str) {
+        let reactors = lock(&self.reactors);
         self.asked.store(true, SeqCst);
-        for reactor in self.reactors().iter() {
+        for reactor in reactors.iter() {
             if let Err(error) = reactor.shutdown() {
-                report::complain(format_args!("echo: {error}"));
+                print::complain(format_args!("{program}: {error}"));
             }
         }
     }
+}
 
-    fn reactors(&self) -> std::sync::MutexGuard<'_, Vec<Handle>> {
-        self.reactors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
