@@ -188,5 +188,8 @@ fn answer(file: FileNo, result: io::Result<()>, done: Done) -> Answer {
 }
 
 fn copy(result: &io::Result<()>) -> io::Result<()> {
-    result.as_ref().map(|()| ()).map_err(again)
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(again(error)),
+    }
 }

@@ -279,7 +279,7 @@ fn is_left_behind(status: &Status) -> Result<(), &'static str> {
     if status.owner != beneath::user() {
         return Err("somebody else's file");
     }
-    if status.links != 1 {
+    if !status.lone {
         return Err("a file of several names");
     }
     if status.mode & 0o7777 != MODE {
