@@ -172,8 +172,7 @@ impl Whole {
                 scratch.resize(len.max(scratch.len()), 0);
                 let bytes = &mut scratch[..len];
                 if let Err(error) = chain.peek(0, bytes) {
-                    let failed =
-                        || io::Error::new(io::ErrorKind::Other, format!("{}: {error}", self.shown));
+                    let failed = || io::Error::other(format!("{}: {error}", self.shown));
                     return Err(source.check().err().unwrap_or_else(failed));
                 }
                 look(offset, &mut std::iter::once(&*bytes))
@@ -278,7 +277,7 @@ pub(super) fn regular(metadata: &Metadata, shown: &str) -> io::Result<()> {
 }
 
 pub(super) fn attributes(metadata: &Metadata) -> Attributes {
-    let length = metadata.is_file().then(|| metadata.len());
+    let length = metadata.is_file().then_some(metadata.len());
     let mode = metadata.permissions().mode() & 0o777;
     Attributes { length, mode, modified: metadata.modified().ok() }
 }

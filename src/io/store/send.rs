@@ -145,13 +145,13 @@ impl<I: Iterator<Item = Item>> Sender<I> {
     fn next(&mut self, file: FileNo) -> Result<Done, Failure> {
         self.readings.forget(file);
         let Some(Item { name, shown, what }) = self.items.next() else { return Ok(Done::NoMore) };
-        self.open(file, name, what).map_err(|error| {
+        self.open(file, name, &shown, what).map_err(|error| {
             self.readings.failed(file, &error);
             Failure { error, chain: None, item: Some(shown) }
         })
     }
 
-    fn open(&mut self, file: FileNo, name: Name, what: What) -> io::Result<Done> {
+    fn open(&mut self, file: FileNo, name: Name, shown: &str, what: What) -> io::Result<Done> {
         match what {
             What::File(path) => {
                 let shown = path.display().to_string();
@@ -168,7 +168,7 @@ impl<I: Iterator<Item = Item>> Sender<I> {
                 Ok(Done::Folder { name, attributes: reading::attributes(&metadata) })
             }
             What::Stream(reader) => {
-                self.readings.stream(file, reader, name.to_string());
+                self.readings.stream(file, reader, shown.into());
                 let attributes = super::Attributes { mode: 0o644, ..Default::default() };
                 Ok(Done::Opened { name: Some(name), attributes })
             }

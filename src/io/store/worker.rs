@@ -3,12 +3,13 @@
 use std::{
     collections::VecDeque,
     fmt, io, mem,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use super::{Answer, Done, FileNo, Request, Store};
+use super::{Answer, Done, Failure, FileNo, Request, Store};
 use crate::stack::Waker;
 
 /// Answers are handed over when there are so many ...
@@ -157,15 +158,17 @@ impl fmt::Debug for Worker {
 impl Patience {
     /// Makes a call that may last for ever.
     pub(super) fn spend<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.set(true);
-        let answer = call();
-        self.set(false);
-        answer
-    }
-
-    fn set(&self, blocked: bool) {
-        lock(&self.0.asked).blocked = blocked;
+        /// Ends with the call, by a panic or not.
+        struct Blocked<'a>(&'a Shared);
+        impl Drop for Blocked<'_> {
+            fn drop(&mut self) {
+                lock(&self.0.asked).blocked = false;
+            }
+        }
+        lock(&self.0.asked).blocked = true;
         self.0.changed.notify_all();
+        let _blocked = Blocked(&self.0);
+        call()
     }
 }
 
@@ -176,7 +179,13 @@ impl Shared {
         loop {
             let idle = match self.poll() {
                 Next::Request(file, request) => {
-                    work.carry_out(file, request, &mut out);
+                    // It calls what it was given: iterators, readers, functions that look at bytes.
+                    let carried_out = panic::catch_unwind(AssertUnwindSafe(|| {
+                        work.carry_out(file, request, &mut out);
+                    }));
+                    if carried_out.is_err() {
+                        out.push(panicked(file));
+                    }
                     false
                 }
                 Next::Nothing => true,
@@ -248,6 +257,13 @@ enum Next {
     Request(FileNo, Request),
     Nothing,
     Closed,
+}
+
+/// What is answered to a request that ended in a panic.
+#[cold]
+fn panicked(file: FileNo) -> Answer {
+    let error = io::Error::other("the store's thread has panicked");
+    Answer { file, result: Err(Failure { error, chain: None, item: None }) }
 }
 
 /// Bytes of buffers that an answer gives back or brings.

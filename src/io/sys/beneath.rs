@@ -17,7 +17,8 @@ pub(crate) struct Status {
     /// Type and permissions, as in `st_mode`.
     pub(crate) mode: u32,
     pub(crate) owner: u32,
-    pub(crate) links: u64,
+    /// It has no other name.
+    pub(crate) lone: bool,
 }
 
 impl Status {
@@ -93,7 +94,7 @@ fn status(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<Status, Errno>
         id: (stat.st_dev, stat.st_ino),
         mode: stat.st_mode,
         owner: stat.st_uid,
-        links: stat.st_nlink as u64,
+        lone: stat.st_nlink == 1,
     })
 }
 

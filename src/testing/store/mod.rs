@@ -57,6 +57,12 @@ pub struct MemoryHandle(Arc<Mutex<Disk>>);
 
 impl MemoryStore {
     /// A store to write to. It has no pool, so nothing can be opened there.
+    ///
+    /// ```
+    /// use mbuf::testing::MemoryStore;
+    ///
+    /// assert!(MemoryStore::new().handle().files().is_empty());
+    /// ```
     pub fn new() -> Self {
         Self::over(Disk::default())
     }
@@ -89,6 +95,15 @@ impl MemoryStore {
     }
 
     /// A handle, to look at the files and to make things fail.
+    ///
+    /// ```
+    /// use mbuf::{io::store::Store, testing::MemoryStore};
+    ///
+    /// let store = MemoryStore::new();
+    /// let test = store.handle();
+    /// let _given_away: Box<dyn Store> = Box::new(store);
+    /// assert_eq!(test.requests(), 0);
+    /// ```
     pub fn handle(&self) -> MemoryHandle {
         self.0.clone()
     }
@@ -139,18 +154,43 @@ impl fmt::Debug for MemoryStore {
 
 impl MemoryHandle {
     /// The files that are whole, by name. Copies them.
+    ///
+    /// ```
+    /// use mbuf::testing::MemoryStore;
+    ///
+    /// let test = MemoryStore::new().handle();
+    /// test.put("a", b"bytes");
+    /// assert_eq!(test.files()["a"], b"bytes");
+    /// ```
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let disk = self.lock();
         disk.files.iter().map(|(name, file)| (name.clone(), file.bytes.clone())).collect()
     }
 
     /// The files that are being written, by the name of their part: `NAME.part`. Copies them.
+    ///
+    /// ```
+    /// use mbuf::{io::store::{Name, Request, Store}, testing::MemoryStore};
+    ///
+    /// let mut store = MemoryStore::new();
+    /// let name = Name::parse(b"a").unwrap();
+    /// store.ask(1, Request::Create { name, length: None, overwrite: false });
+    /// assert!(store.handle().parts()["a.part"].is_empty());
+    /// ```
     pub fn parts(&self) -> BTreeMap<String, Vec<u8>> {
         let disk = self.lock();
         disk.parts().map(|(name, bytes)| (name, bytes.to_vec())).collect()
     }
 
     /// The folders, those made on the way to a file included.
+    ///
+    /// ```
+    /// use mbuf::testing::MemoryStore;
+    ///
+    /// let test = MemoryStore::new().handle();
+    /// test.put("a/b/c", b"bytes");
+    /// assert!(test.folders().iter().eq(["a", "a/b"]));
+    /// ```
     pub fn folders(&self) -> BTreeSet<String> {
         self.lock().folders.keys().cloned().collect()
     }
@@ -178,6 +218,15 @@ impl MemoryHandle {
     ///
     /// # Panics
     /// If `name` is not a [`Name`](crate::io::store::Name).
+    ///
+    /// ```
+    /// use mbuf::testing::MemoryStore;
+    ///
+    /// let test = MemoryStore::new().handle();
+    /// test.put("a", b"bytes");
+    /// test.put("a", b"others");
+    /// assert_eq!(test.files()["a"], b"others");
+    /// ```
     pub fn put(&self, name: &str, bytes: &[u8]) {
         self.lock().put(&item::name(name), bytes);
     }
@@ -305,16 +354,43 @@ impl MemoryHandle {
 
     /// Gives the oldest `n` of the answers that are kept, or all if there are fewer; wakes the
     /// layer if there was one.
+    ///
+    /// ```
+    /// use mbuf::testing::MemoryStore;
+    ///
+    /// let test = MemoryStore::new().handle();
+    /// test.release(7); // there are none
+    /// assert_eq!(test.kept(), 0);
+    /// ```
     pub fn release(&self, n: usize) {
         Self::give(self.lock(), n);
     }
 
     /// Gives all answers that are kept.
+    ///
+    /// ```
+    /// use mbuf::{io::store::{Request, Store}, testing::MemoryStore};
+    ///
+    /// let mut store = MemoryStore::new();
+    /// store.handle().delay(true);
+    /// store.ask(1, Request::Next);
+    /// store.handle().release_all();
+    /// assert!(store.answer().is_some());
+    /// ```
     pub fn release_all(&self) {
         self.release(usize::MAX);
     }
 
     /// How many answers are kept.
+    ///
+    /// ```
+    /// use mbuf::{io::store::{Request, Store}, testing::MemoryStore};
+    ///
+    /// let mut store = MemoryStore::new();
+    /// store.handle().delay(true);
+    /// store.ask(1, Request::Next);
+    /// assert_eq!(store.handle().kept(), 1);
+    /// ```
     pub fn kept(&self) -> usize {
         self.lock().kept.len()
     }

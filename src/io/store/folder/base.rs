@@ -72,6 +72,13 @@ impl Base {
         self.fd.as_fd()
     }
 
+    /// The folder once more, opened anew: each descriptor hears once of an error that kept the file
+    /// system from writing to the disk.
+    pub(super) fn again(&self) -> io::Result<OwnedFd> {
+        let fd = beneath::openat(self.fd(), c".", FOLDER, 0);
+        fd.map_err(|errno| named("open of", self.path.display(), errno.0))
+    }
+
     /// The device that it is on. A folder beneath it may be on another.
     pub(super) fn device(&self) -> u64 {
         self.device

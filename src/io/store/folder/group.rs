@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,13 +21,15 @@ use crate::io::{
 const FILES: usize = 256;
 /// ... or so many bytes, or its first has waited for so long, or there is nothing else to do.
 const BYTES: u64 = 64 << 20;
-const AGE: Duration = Duration::from_millis(10);
+const AGE: Duration = Duration::from_millis(50);
 /// From so many files (or folders) on, one syncfs(2) is taken for faster than an fsync(2) for each.
 const MANY: usize = 8;
 
 /// What is to be made durable.
 pub(super) struct Group {
     base: Arc<Base>,
+    /// The folder, for syncfs(2).
+    disk: OwnedFd,
     sync: bool,
     files: Vec<Commit>,
     /// Folders that were asked for; they are there already.
@@ -46,9 +49,10 @@ struct Commit {
 }
 
 impl Group {
-    pub(super) fn new(base: Arc<Base>, sync: bool) -> Self {
+    pub(super) fn new(base: Arc<Base>, sync: bool) -> io::Result<Self> {
+        let disk = base.again()?;
         let (files, folders, made) = (Vec::new(), Vec::new(), Made::new());
-        Self { base, sync, files, folders, made, bytes: 0, since: None }
+        Ok(Self { base, disk, sync, files, folders, made, bytes: 0, since: None })
     }
 
     /// A part is whole. It is answered with the group, unless it fails at once: then it is gone.
@@ -168,7 +172,7 @@ impl Group {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        beneath::syncfs(self.base.fd())
+        beneath::syncfs(self.disk.as_fd())
             .map_err(|errno| named("syncfs of", self.base.path().display(), errno.0))
     }
 }
@@ -184,5 +188,8 @@ fn answer(file: FileNo, result: io::Result<()>, done: Done) -> Answer {
 }
 
 fn copy(result: &io::Result<()>) -> io::Result<()> {
-    result.as_ref().map(|()| ()).map_err(again)
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(again(error)),
+    }
 }

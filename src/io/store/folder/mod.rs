@@ -20,6 +20,7 @@ use crate::{
 };
 
 use base::Base;
+use group::Group;
 use work::FolderWork;
 
 /// A folder, for [stores](Store) to keep files in, or to take them from.
@@ -39,9 +40,11 @@ use work::FolderWork;
 /// - **It is durable** once it is said to be committed, with its name and the folders on the way,
 ///   unless [`Folder::sync`] says otherwise: its bytes are on the disk before it has its name.
 ///   Commits that are asked for together wait for the disk together; many at once take one syncfs(2),
-///   which also writes what others have written to that file system.
-/// - Each file that is being written or read takes a descriptor, and so does the folder it is in.
-///   Whoever asks must bound them.
+///   which also writes what others have written to that file system. While there is other work a
+///   commit may be put off for 50 ms to find company.
+/// - Each file that is being written or read takes a descriptor, and so does each folder that files
+///   are being written to; a store has two. Whoever asks must bound them. A file is closed when it is
+///   committed.
 ///
 /// ```
 /// use std::{fs, thread, time::Duration};
@@ -76,7 +79,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder, which must be there. Links on the way to it are followed.
+    /// Opens a folder, which must be there and may be listed. Links on the way to it are followed.
     ///
     /// # Errors
     /// What the system says, as `open of PATH: ...`.
@@ -97,18 +100,40 @@ impl Folder {
 
     /// Whether files are made durable before they are said to be committed: yes, unless this says
     /// no. A loss of power may then leave files that are empty, or cut short, under their names.
+    ///
+    /// ```
+    /// let folder = mbuf::io::store::Folder::open(&std::env::temp_dir())?.sync(false);
+    /// assert!(format!("{folder:?}").contains("sync: false"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn sync(mut self, yes: bool) -> Self {
         self.sync = yes;
         self
     }
 
-    /// How files are written.
+    /// How files are written: by pwritev(2), unless this says otherwise.
+    ///
+    /// ```
+    /// use mbuf::io::{SinkKind, store::Folder};
+    ///
+    /// let folder = Folder::open(&std::env::temp_dir())?.sink(SinkKind::Mapped);
+    /// assert!(format!("{folder:?}").contains("sink: Mapped"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn sink(mut self, kind: SinkKind) -> Self {
         self.sink = kind;
         self
     }
 
-    /// How files are read.
+    /// How files are read: by preadv(2), unless this says otherwise.
+    ///
+    /// ```
+    /// use mbuf::io::{SourceKind, store::Folder};
+    ///
+    /// let folder = Folder::open(&std::env::temp_dir())?.source(SourceKind::Mapped);
+    /// assert!(format!("{folder:?}").contains("source: Mapped"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn source(mut self, kind: SourceKind) -> Self {
         self.source = kind;
         self
@@ -118,13 +143,23 @@ impl Folder {
     /// `pool` lends.
     ///
     /// # Errors
-    /// What the system says if there can be no thread.
+    /// What the system says if there can be no thread, or no further descriptor.
+    ///
+    /// ```
+    /// use mbuf::{io::store::{Folder, Store}, testing::pool};
+    ///
+    /// let mut store = Folder::open(&std::env::temp_dir())?.store(&pool())?;
+    /// assert!(store.answer().is_none()); // nothing was asked
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn store(&self, pool: &Pool) -> io::Result<FolderStore> {
         let (base, receiver) = (Arc::clone(&self.base), pool.receiver());
         let Self { sync, sink, source, .. } = *self;
+        let group = Group::new(Arc::clone(&base), sync)?;
         let running = Running::new(&self.threads);
         let worker = Worker::start("mbuf-store", move |patience| {
-            FolderWork::new(base, Readings::new(receiver, source, patience), sync, sink, running)
+            let readings = Readings::new(receiver, source, patience);
+            FolderWork::new(base, group, readings, sync, sink, running)
         })?;
         Ok(FolderStore(worker))
     }

@@ -78,7 +78,7 @@ impl Part {
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(error)) => return Err(rename("flock of", shown, error)),
+                Err(TryLockError::Error(error)) => no_locks(error, &shown)?,
             }
             let failed = |errno: Errno| named("fstat of", &shown, errno.0);
             let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
@@ -279,7 +279,7 @@ fn is_left_behind(status: &Status) -> Result<(), &'static str> {
     if status.owner != beneath::user() {
         return Err("somebody else's file");
     }
-    if status.links != 1 {
+    if !status.lone {
         return Err("a file of several names");
     }
     if status.mode & 0o7777 != MODE {
@@ -298,6 +298,15 @@ pub(in crate::io::store) fn kind_name(kind: u32) -> &'static str {
         libc::S_IFBLK | libc::S_IFCHR => "a device",
         libc::S_IFREG => "a file",
         _ => "of an unknown type",
+    }
+}
+
+/// Not every file system knows locks. Without them, what is left behind there is not told from what
+/// is being written, and stays.
+fn no_locks(error: io::Error, shown: &str) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOLCK) => Ok(()),
+        _ => Err(rename("flock of", shown, error)),
     }
 }
 

@@ -47,12 +47,12 @@ enum Slot {
 impl FolderWork {
     pub(super) fn new(
         base: Arc<Base>,
+        group: Group,
         readings: Readings,
         sync: bool,
         kind: SinkKind,
         running: Running,
     ) -> Self {
-        let group = Group::new(Arc::clone(&base), sync);
         let parts = HashMap::new();
         Self { base, parts, readings, group, sync, kind, last: None, _running: running }
     }

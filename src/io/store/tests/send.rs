@@ -17,15 +17,16 @@ fn item(text: &str, what: What) -> Item {
 }
 
 fn driver(pool: &Pool, items: Vec<Item>) -> Driver {
-    Driver {
-        store: sender(pool, SourceKind::Preadv, items.into_iter()).unwrap(),
-        pool: pool.clone(),
-    }
+    driver_of(pool, SourceKind::Preadv, items)
+}
+
+fn driver_of(pool: &Pool, kind: SourceKind, items: Vec<Item>) -> Driver {
+    Driver { store: sender(pool, kind, items.into_iter()).unwrap(), pool: pool.clone() }
 }
 
 /// One file, opened as number 1.
-fn opened(pool: &Pool, path: &Path) -> (Driver, Attributes) {
-    let mut driver = driver(pool, vec![item("a", What::File(path.into()))]);
+fn opened(pool: &Pool, kind: SourceKind, path: &Path) -> (Driver, Attributes) {
+    let mut driver = driver_of(pool, kind, vec![item("a", What::File(path.into()))]);
     match driver.done(1, Request::Next).unwrap() {
         Done::Opened { name: Some(opened), attributes } => {
             assert_eq!(opened, name("a"));
@@ -34,6 +35,8 @@ fn opened(pool: &Pool, path: &Path) -> (Driver, Attributes) {
         other => panic!("{other:?}"),
     }
 }
+
+const BOTH: [SourceKind; 2] = [SourceKind::Preadv, SourceKind::Mapped];
 
 /// All bytes and where they were, as far as a 64-byte answer can say.
 fn look(offset: u64, pieces: &mut dyn Iterator<Item = &[u8]>) -> Looked {
@@ -55,21 +58,24 @@ fn a_file_is_read_in_any_order_and_looked_at() {
     let folder = tempfile::tempdir().unwrap();
     let (path, bytes) = (folder.path().join("f"), Rng::new(1).bytes(300_000));
     fs::write(&path, &bytes).unwrap();
-    let (mut driver, attributes) = opened(&pool, &path);
-    let metadata = fs::metadata(&path).unwrap();
-    assert_eq!(attributes.modified, metadata.modified().ok());
-    assert_eq!(attributes.length, Some(300_000));
-    for (offset, len) in [(200_000, 200_000), (0, 1), (65_537, 131_072), (299_999, 1)] {
-        driver.ask(1, Request::Read { offset, len, look: Some(look) });
-        let Ok(Done::Read { chain, looked, .. }) = driver.answer().result else { panic!() };
-        let from = offset as usize;
-        let expected = &bytes[from..bytes.len().min(from + len)];
-        assert!(chain.to_vec().unwrap() == expected);
-        assert_eq!(looked, Some(look(offset, &mut std::iter::once(expected))));
+    for kind in BOTH {
+        let (mut driver, attributes) = opened(&pool, kind, &path);
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(attributes.modified, metadata.modified().ok());
+        assert_eq!(attributes.length, Some(300_000));
+        for (offset, len) in [(200_000, 200_000), (0, 1), (65_537, 131_072), (299_999, 1)] {
+            driver.ask(1, Request::Read { offset, len, look: Some(look) });
+            let Ok(Done::Read { chain, looked, .. }) = driver.answer().result else { panic!() };
+            assert_eq!(chain.slices().is_err(), kind == SourceKind::Mapped);
+            let from = offset as usize;
+            let expected = &bytes[from..bytes.len().min(from + len)];
+            assert!(chain.to_vec().unwrap() == expected);
+            assert_eq!(looked, Some(look(offset, &mut std::iter::once(expected))));
+        }
+        driver.done(1, Request::Close).unwrap();
+        assert_all_free(&pool);
+        assert!(matches!(driver.done(1, Request::Next), Ok(Done::NoMore)));
     }
-    driver.done(1, Request::Close).unwrap();
-    assert_all_free(&pool);
-    assert!(matches!(driver.done(1, Request::Next), Ok(Done::NoMore)));
 }
 
 #[test]
@@ -78,16 +84,22 @@ fn each_length_from_nothing_to_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let (path, bytes) = (folder.path().join("f"), Rng::new(2).bytes(4_096));
     let file = File::create(&path).unwrap();
-    for len in 0..=4_096 {
-        file.set_len(0).unwrap();
-        file.write_all_at(&bytes[..len], 0).unwrap();
-        let (mut driver, attributes) = opened(&pool, &path);
-        assert_eq!(attributes.length, Some(len as u64));
-        if len > 0 {
-            assert!(driver.read(1, 0, 5_000) == bytes[..len]);
+    for kind in BOTH {
+        let same = (0..=4_096).map(|_| item("a", What::File(path.clone())));
+        let mut driver = driver_of(&pool, kind, same.collect());
+        for len in 0..=4_096 {
+            file.set_len(0).unwrap();
+            file.write_all_at(&bytes[..len], 0).unwrap();
+            let done = driver.done(1, Request::Next).unwrap();
+            let length = Some(len as u64);
+            assert!(matches!(done, Done::Opened { attributes, .. } if attributes.length == length));
+            if len > 0 {
+                assert!(driver.read(1, 0, 5_000) == bytes[..len]);
+            }
+            let end = driver.done(1, read(len as u64, 1)).unwrap();
+            assert!(matches!(end, Done::End { offset } if offset == len as u64));
+            driver.done(1, Request::Close).unwrap();
         }
-        let end = driver.done(1, read(len as u64, 1)).unwrap();
-        assert!(matches!(end, Done::End { offset } if offset == len as u64));
     }
     assert_all_free(&pool);
 }
@@ -147,7 +159,7 @@ fn what_is_no_regular_file_is_refused_by_what_it_is() {
         let error = driver.error(1, Request::Next);
         assert_eq!(error.to_string(), format!("open of {}: {what}", path.display()));
     }
-    let (mut driver, attributes) = opened(&pool, "/proc/self/status".as_ref());
+    let (mut driver, attributes) = opened(&pool, SourceKind::Mapped, "/proc/self/status".as_ref());
     assert_eq!(attributes.length, None, "it has no length before it is read");
     assert!(driver.read(1, 0, 60_000).starts_with(b"Name:"));
 }
@@ -160,7 +172,7 @@ fn a_file_that_changes_is_said_to_have_changed_and_how() {
     let shown = path.display();
     let change = |change: &dyn Fn(&File)| {
         fs::write(&path, [7; 16_384]).unwrap();
-        let (driver, _) = opened(&pool, &path);
+        let (driver, _) = opened(&pool, SourceKind::Preadv, &path);
         thread::sleep(Duration::from_millis(20)); // the kernel's clock for files is a coarse one
         change(&File::options().write(true).open(&path).unwrap());
         driver
@@ -190,6 +202,23 @@ fn a_file_that_changes_is_said_to_have_changed_and_how() {
 }
 
 #[test]
+fn a_mapped_file_that_is_cut_short_is_found_out_by_whoever_looks() {
+    let pool = plain_pool();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    fs::write(&path, [7; 16_384]).unwrap();
+    let (mut driver, _) = opened(&pool, SourceKind::Mapped, &path);
+    File::options().write(true).open(&path).unwrap().set_len(8_192).unwrap();
+    let error = driver.error(1, Request::Read { offset: 0, len: 16_384, look: Some(look) });
+    let expected = format!("{} was cut short: 8192 bytes, 16384 were there", path.display());
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::UnexpectedEof, expected.clone()));
+    // Whoever does not look hears of it at the end, or when the kernel finds nothing to send.
+    assert!(matches!(driver.done(1, read(0, 16_384)), Ok(Done::Read { .. })));
+    assert_eq!(driver.error(1, Request::Close).to_string(), expected);
+    assert_all_free(&pool);
+}
+
+#[test]
 fn a_read_of_nothing_but_a_hole_is_answered_by_one() {
     let pool = plain_pool();
     let folder = tempfile::tempdir().unwrap();
@@ -199,7 +228,7 @@ fn a_read_of_nothing_but_a_hole_is_answered_by_one() {
     file.write_all_at(&[1; 100], 4 * PIECE as u64).unwrap();
     file.set_len(6 * PIECE as u64 + 10).unwrap();
     file.sync_all().unwrap();
-    let (mut driver, _) = opened(&pool, &path);
+    let (mut driver, _) = opened(&pool, SourceKind::Mapped, &path);
     if !matches!(driver.done(1, read(0, PIECE)), Ok(Done::Hole { .. })) {
         return cannot_run("the file system of the temporary folder knows no holes");
     }
@@ -274,4 +303,23 @@ fn items_are_found_as_they_are_asked_for_on_the_stores_own_thread() {
     drop(give);
     assert!(matches!(driver.done(1, Request::Next), Ok(Done::NoMore)));
     assert_eq!(*threads.lock().unwrap(), vec![Some("mbuf-send".to_owned()); 2]);
+}
+
+#[test]
+fn a_panic_in_what_it_was_given_is_a_failure() {
+    let pool = plain_pool();
+    struct Bad;
+    impl Read for Bad {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            panic!("a test means this")
+        }
+    }
+    let good = What::Stream(Box::new(Cursor::new("fine")));
+    let items = vec![item("bad", What::Stream(Box::new(Bad))), item("good", good)];
+    let mut driver = driver(&pool, items);
+    driver.done(1, Request::Next).unwrap();
+    assert_eq!(driver.error(1, read(0, 10)).kind(), ErrorKind::Other);
+    driver.done(2, Request::Next).unwrap();
+    assert_eq!(driver.read(2, 0, 10), b"fine");
+    assert_all_free(&pool);
 }
