@@ -96,7 +96,7 @@ impl Readings {
             Some(Ok(Reading::Stream(stream))) => {
                 self.scratch.resize(len.max(self.scratch.len()), 0);
                 let scratch = &mut self.scratch[..len];
-                stream.read(&self.receiver, scratch, &self.patience, offset, look)
+                stream.read(&self.receiver, scratch, &self.patience, look)
             }
         }
     }
@@ -188,14 +188,11 @@ impl Stream {
         receiver: &Receiver,
         scratch: &mut [u8],
         patience: &Patience,
-        offset: u64,
         look: Option<Look>,
     ) -> io::Result<Done> {
-        if offset != self.next {
-            let (shown, next) = (&self.shown, self.next);
-            let text = format!("read of {shown} at {offset}: it is a stream, and stands at {next}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
+        // It goes on where it is, whatever was asked for: who asks ahead cannot know where it ends,
+        // nor which read will find no buffers.
+        let offset = self.next;
         // Before anything is taken out of the stream, for nothing can be put back.
         let Some((mut chain, class)) = first(receiver, scratch.len())? else {
             return Ok(Done::NoBuffers);
