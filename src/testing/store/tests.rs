@@ -211,7 +211,7 @@ fn the_layer_is_woken_when_there_is_an_answer() {
 
 #[test]
 fn nothing_fits_beyond_the_limit_not_even_far_beyond() {
-    let pool = pool();
+    let pool = plain_pool();
     for (offset, fits) in [(0, 3), (2, 1), (3, 0), (900, 0)] {
         let mut store = MemoryStore::new();
         store.handle().limit(3);
