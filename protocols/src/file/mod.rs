@@ -32,7 +32,7 @@
 //! - **One file's trouble is its own.** A name that is refused, a full disk, a file that changed
 //!   while it was sent: that file fails, by name, at both ends, and the others go on.
 //! - **Bounded memory.** Nothing is allocated by what the peer declares. Unfinished messages cost
-//!   one chunk; what is with the store, 8 MiB; unresolved files, some 500; names, 16 bytes of each
+//!   one chunk; what is with the store, 2 MiB; unresolved files, some 500; names, 16 bytes of each
 //!   and no more than 250,000. Beyond these reading stops, or the transfer does.
 //! - **It is neither encrypted nor authenticated.** The hashes find what a network, a memory or a
 //!   disk has done to the bytes, not what somebody in between has.
@@ -202,8 +202,9 @@ pub const CHUNK_MIN: usize = 1 << 10;
 /// The largest size of chunks, in bytes.
 pub const CHUNK_MAX: usize = 1 << 20;
 
-/// Bytes on their way out before the sender waits.
-const HIGH_WATER: usize = 2 << 20;
+/// Bytes on their way out before the sender waits. As with what is read ahead and what is with the
+/// store, more would not be faster: it would only leave the cache before it is used.
+const HIGH_WATER: usize = 512 << 10;
 
 /// One end's stack: frames, and the end itself.
 fn stack(chunk: usize, end: Box<dyn Protocol>, pool: &Pool) -> Result<Stack, BuildError> {

@@ -28,7 +28,7 @@ use super::{
 use item::{Item, Stage, time};
 
 /// Storage, in bytes, that may be with the store before reading stops, unless told.
-const IN_STORE: usize = 8 << 20;
+const IN_STORE: usize = 2 << 20;
 /// Files and folders that may be unresolved before reading stops.
 const UNRESOLVED: usize = 512;
 /// Names that are taken in one transfer, unless told.
@@ -143,7 +143,7 @@ impl FileReceiver {
         self
     }
 
-    /// Storage that may be with the store, in bytes, before reading stops (8 MiB unless told).
+    /// Storage that may be with the store, in bytes, before reading stops (2 MiB unless told).
     pub fn in_store(mut self, bytes: usize) -> Self {
         self.in_store_max = bytes;
         self

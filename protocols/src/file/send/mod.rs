@@ -29,7 +29,7 @@ use item::{Item, Piece, Stage};
 /// Files that are opened ahead of the one that is being sent.
 const OPEN_AHEAD: usize = 48;
 /// Bytes that are read ahead of what was sent, unless told.
-const READ_AHEAD: usize = 4 << 20;
+const READ_AHEAD: usize = 1 << 20;
 /// What a read counts at least.
 const SMALL_READ: usize = 4 << 10;
 /// Files and folders that were sent and of which the other end has not said that it has them.
@@ -128,7 +128,7 @@ impl FileSender {
         self
     }
 
-    /// Bytes that are read ahead of what was sent (4 MiB unless told; one chunk at least).
+    /// Bytes that are read ahead of what was sent (1 MiB unless told; one chunk at least).
     pub fn read_ahead(mut self, bytes: usize) -> Self {
         self.read_ahead = bytes;
         self
