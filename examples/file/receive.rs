@@ -128,7 +128,7 @@ impl Transfers {
             mix_case: args.mix_case,
             idle: args.common.idle,
             // Several transfers must leave each other room.
-            in_store: (args.common.memory / 8).min(8 << 20),
+            in_store: (args.common.memory / 8).min(2 << 20),
             lines: lines.clone(),
             reactor: OnceLock::new(),
             going: Mutex::default(),

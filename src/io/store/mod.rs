@@ -17,8 +17,9 @@
 //! `NAME.part`, and [`Request::Commit`] cuts it to its length, makes it durable, and renames it. A
 //! part that was neither committed nor discarded is removed when the store is dropped.
 //!
-//! [`Folder`] keeps files in a real folder, and [`sender`] sends those it is given; [`MemoryStore`](crate::testing::MemoryStore) keeps them in memory, and
-//! fails when a test wants it to.
+//! [`Folder`] keeps files in a real folder, and [`sender`] sends those that it is given;
+//! [`MemoryStore`](crate::testing::MemoryStore) keeps them in memory, and fails when a test wants
+//! it to.
 
 mod folder;
 mod name;

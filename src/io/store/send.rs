@@ -26,8 +26,8 @@ use crate::{
 ///
 /// let item = Item {
 ///     name: Name::parse(b"photos/cat.jpg").unwrap(),
-///     shown: "/home/me/photos/cat.jpg".into(),
-///     what: What::File("/home/me/photos/cat.jpg".into()),
+///     shown: "photos/cat.jpg".into(),
+///     what: What::File("photos/cat.jpg".into()),
 /// };
 /// assert!(format!("{item:?}").contains("cat.jpg"));
 /// ```
