@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --release --manifest-path benches/Cargo.toml -- udp
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
+//! cargo run --release --manifest-path benches/Cargo.toml -- files
 //! cargo run --release --manifest-path benches/Cargo.toml -- instructions
 //! ```
 
@@ -11,6 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+mod files;
 mod instructions;
 mod machine;
 mod peers;
@@ -37,6 +39,8 @@ enum Command {
     Udp(udp::Options),
     /// Many TCP connections against `echo serve`: every byte compared, peak memory checked.
     TcpMany(tcp_many::Options),
+    /// One large file: `file send` and `file receive` beside nginx with curl, socat and rsync.
+    Files(files::Options),
     /// Instructions an operation under callgrind, checked against the committed ceilings.
     Instructions(instructions::Options),
     /// One of the peers, as the server that `udp` starts.
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Udp(options) => udp::run(&options),
         Command::TcpMany(options) => tcp_many::run(&options),
+        Command::Files(options) => files::run(&options),
         Command::Instructions(options) => instructions::run(&options),
         Command::Serve { peer, port } => return finish(peers::serve(peer, port).map(|()| true)),
     };

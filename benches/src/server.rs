@@ -106,27 +106,27 @@ impl Drop for Server {
     }
 }
 
-/// The path of the example `echo`: the one given, or else it is built as the README does.
-pub fn echo_program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+/// The path of an example: the one given, or else it is built as the README does.
+pub fn example_program(name: &str, given: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--example", "echo"])
+        .args(["build", "--release", "--example", name])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(&root)
         .stderr(Stdio::inherit())
         .output()
-        .context("running cargo to build the example `echo`")?;
-    ensure!(output.status.success(), "cargo build --example echo: {}", output.status);
+        .with_context(|| format!("running cargo to build the example `{name}`"))?;
+    ensure!(output.status.success(), "cargo build --example {name}: {}", output.status);
     let messages = String::from_utf8(output.stdout).context("what cargo printed")?;
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "echo")
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo named no executable for the example `echo`")
+        .with_context(|| format!("cargo named no executable for the example `{name}`"))
 }
 
 /// A UDP port of 127.0.0.1 that was free just now.

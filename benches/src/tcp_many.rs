@@ -55,7 +55,7 @@ const READ: usize = 65536;
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(options.connections > 0 && options.bytes > 0 && options.piece > 0, "nothing to do");
     raise_descriptor_limit();
-    let echo = server::echo_program(options.echo.as_deref())?;
+    let echo = server::example_program("echo", options.echo.as_deref())?;
     let port = server::free_tcp_port()?;
     let mut command = Command::new(echo);
     command.args(["serve", "--tcp", &format!("127.0.0.1:{port}"), "--memory", &options.memory]);

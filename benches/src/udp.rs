@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(rounds > 0, "no rounds");
     let time = Duration::try_from_secs_f64(seconds).context("--seconds")?;
 
-    let echo = server::echo_program(options.echo.as_deref())?;
+    let echo = server::example_program("echo", options.echo.as_deref())?;
     let mut servers = Vec::new();
     let mut clients = Vec::new();
     for (index, name) in SERVERS.into_iter().enumerate() {
