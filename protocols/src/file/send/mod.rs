@@ -1,6 +1,8 @@
 //! The sending end.
 
 mod item;
+mod messages;
+mod reading;
 
 use std::{
     collections::VecDeque,
@@ -10,7 +12,7 @@ use std::{
 
 use mbuf::{
     BuildError, Chain, Pool,
-    io::store::{Answer, Attributes, Done, Failure, FileNo, Name, Request, Store},
+    io::store::{Attributes, FileNo, Name, Store},
     stack::{Context, DropReason, Edge, Held, LayerInfo, Outcome, Protocol, Signal, Stack, Timer},
 };
 use zerocopy::IntoBytes;
@@ -19,12 +21,12 @@ use super::{
     CHUNK, CHUNK_MAX, CHUNK_MIN,
     event::{Event, Listener, Summary},
     stack,
-    talk::{Talk, agree, message},
-    tree::{self, ChunkHash, Hash, Listing},
+    talk::{Talk, message},
+    tree::{Hash, Listing},
     trouble::{Code, Trouble},
-    wire::{self, ALL, Bye, Data, End, HAS_LENGTH, HAS_MODE, HAS_TIME, HOLE, Head, Message, kind},
+    wire::{self, ALL, Data, End, HAS_LENGTH, HAS_MODE, HAS_TIME, HOLE, Head, kind},
 };
-use item::{Item, Piece, Stage};
+use item::{Item, Stage};
 
 /// Files that are opened ahead of the one that is being sent.
 const OPEN_AHEAD: usize = 48;
@@ -161,117 +163,6 @@ impl FileSender {
         }
     }
 
-    /// A message. What is the whole transfer's trouble comes back.
-    fn take(&mut self, chain: &mut Chain, cx: &mut Context<'_>) -> Result<(), Trouble> {
-        let (no, message) = wire::parse(chain)?;
-        match (self.phase, message) {
-            (Phase::Hello, Message::Hello(hello)) => {
-                self.chunk = agree(self.chunk_max.ilog2() as u8, &hello)?;
-                self.phase = Phase::Open;
-            }
-            (_, Message::Fail(trouble)) if no == ALL => return Err(trouble),
-            (Phase::Open | Phase::Finishing, Message::Fail(trouble)) => {
-                self.refused(no, &trouble, cx)?;
-            }
-            (Phase::Open | Phase::Finishing, Message::Done) => self.confirmed(no)?,
-            (Phase::Finishing, Message::Bye(bye)) => return self.bye(&bye, cx),
-            (_, Message::Alive) => {}
-            (phase, message) => {
-                let text = format_args!("{} out of turn ({phase:?})", message.name());
-                return Err(Trouble::new(Code::Malformed, text));
-            }
-        }
-        self.go_on(cx);
-        Ok(())
-    }
-
-    /// DONE: the other end has it.
-    fn confirmed(&mut self, no: FileNo) -> Result<(), Trouble> {
-        match self.sent(no) {
-            Some(sent) if sent.kept.is_none() => sent.kept = Some(true),
-            _ => {
-                let text = format_args!("DONE of file {no}, which does not wait for it");
-                return Err(Trouble::new(Code::Malformed, text));
-            }
-        }
-        self.settle();
-        Ok(())
-    }
-
-    /// FAIL: the other end does not take it.
-    fn refused(
-        &mut self,
-        no: FileNo,
-        trouble: &Trouble,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Trouble> {
-        if let Some(sent) = self.sent(no)
-            && sent.kept.is_none()
-        {
-            sent.kept = Some(false);
-            let name = sent.name.clone();
-            self.done.failed += 1;
-            self.tell(Event::Failed { name: name.as_str(), trouble });
-            self.settle();
-            return Ok(());
-        }
-        match self.items.front() {
-            Some(item) if item.no == no && item.started => {
-                if item.stage == Stage::File {
-                    self.fail(0, trouble, cx);
-                }
-                Ok(())
-            }
-            // It was given up here, too; that crossed on the way.
-            _ if no < self.begun => Ok(()),
-            _ => {
-                let text = format_args!("FAIL of file {no}, which was not sent");
-                Err(Trouble::new(Code::Malformed, text))
-            }
-        }
-    }
-
-    /// Takes note of what is confirmed or refused, in order.
-    fn settle(&mut self) {
-        while let Some(sent) = self.unconfirmed.pop_front_if(|sent| sent.kept.is_some()) {
-            match (sent.kept, sent.file) {
-                (Some(true), Some((length, root))) => {
-                    self.listing.add(root, sent.name.as_str());
-                    self.done.files += 1;
-                    self.done.bytes += length;
-                    self.tell(Event::Done { name: &sent.name, length, root });
-                }
-                (Some(true), None) => self.done.folders += 1,
-                _ => {}
-            }
-        }
-    }
-
-    /// BYE: the other end is done, too.
-    fn bye(&mut self, bye: &Bye, cx: &mut Context<'_>) -> Result<(), Trouble> {
-        let (files, bytes) = (bye.files.get(), bye.bytes.get());
-        self.done.root = self.listing.root();
-        if let Some(sent) = self.unconfirmed.front() {
-            let text = format_args!("the other end is done, but has not confirmed {}", sent.name);
-            return Err(Trouble::new(Code::Malformed, text));
-        }
-        if (files, bytes) != (self.done.files, self.done.bytes) {
-            let (here, whole) = (self.done.files, self.done.bytes);
-            let text = format_args!(
-                "the other end has {files} files and {bytes} bytes, not {here} and {whole}"
-            );
-            return Err(Trouble::new(Code::Length, text));
-        }
-        if Hash::from(bye.root) != self.done.root {
-            return Err(Trouble::new(Code::Hash, "the other end has another hash of everything"));
-        }
-        self.phase = Phase::Over;
-        self.talk.close(cx);
-        let done = self.done;
-        self.tell(Event::Finished(&done));
-        Ok(())
-    }
-
     /// Does what can be done now.
     fn go_on(&mut self, cx: &mut Context<'_>) {
         if self.phase == Phase::Over {
@@ -287,38 +178,6 @@ impl FileSender {
         if self.phase == Phase::Open && self.no_more && self.items.is_empty() {
             self.phase = Phase::Finishing;
             self.talk.say(Head::new(kind::FINISH, 0, ALL), &[], cx);
-        }
-    }
-
-    /// Has the next files opened.
-    fn open_ahead(&mut self) {
-        while !self.no_more && self.items.len() < OPEN_AHEAD && self.next < ALL {
-            self.items.push_back(Item::asked(self.next));
-            self.store.ask(self.next, Request::Next);
-            self.next += 1;
-        }
-        // Nothing can be numbered any more: the rest is not sent, and bye() will not agree.
-        self.no_more |= self.next == ALL;
-    }
-
-    /// Has the next bytes read, of what is open.
-    fn read_ahead_of(&mut self) {
-        let (budget, chunk) = (self.read_ahead, self.chunk);
-        for item in &mut self.items {
-            while (self.ahead < budget || self.ahead == 0)
-                && let Some(len) = item.wants(chunk)
-            {
-                let weight = len.max(SMALL_READ);
-                item.reads.push_back(weight);
-                self.ahead += weight;
-                let read = Request::Read { offset: item.asked, len, look: Some(tree::look) };
-                item.asked += len as u64;
-                self.store.ask(item.no, read);
-            }
-            if item.wants_close() {
-                item.closing = true;
-                self.store.ask(item.no, Request::Close);
-            }
         }
     }
 
@@ -445,111 +304,6 @@ impl FileSender {
         }
     }
 
-    /// The store has answered.
-    fn answered(&mut self, Answer { file: no, result }: Answer, cx: &mut Context<'_>) {
-        let Ok(place) = self.items.binary_search_by_key(&no, |item| item.no) else { return };
-        let item = &mut self.items[place];
-        if item.stage == Stage::Opening {
-            return self.opened(place, result, cx);
-        }
-        if item.closing && item.reads.is_empty() {
-            item.closed = true;
-            if let (Err(failure), Stage::File) = (result, item.stage) {
-                self.fail(place, &Trouble::of(&failure.error), cx);
-            }
-            return;
-        }
-        let weight = item.reads.pop_front().unwrap_or(0);
-        self.ahead -= weight;
-        if let Some(trouble) = self.read(place, weight, result, cx) {
-            self.fail(place, &trouble, cx);
-        }
-        let item = &self.items[place];
-        if item.again && item.reads.is_empty() {
-            self.talk.wait(cx);
-        }
-    }
-
-    /// An answer to [`Request::Next`].
-    fn opened(&mut self, place: usize, result: Result<Done, Failure>, cx: &mut Context<'_>) {
-        let item = &mut self.items[place];
-        match result {
-            Ok(Done::Opened { name: Some(name), attributes }) => {
-                (item.stage, item.name, item.attributes) = (Stage::File, Some(name), attributes);
-            }
-            Ok(Done::Folder { name, attributes }) => {
-                (item.stage, item.name, item.attributes) = (Stage::Folder, Some(name), attributes);
-                item.closed = true;
-            }
-            Ok(Done::NoMore) => {
-                self.items.remove(place);
-                self.no_more = true;
-            }
-            Ok(other) => {
-                item.closed = true;
-                let text = format_args!("the store answered {other:?} to `next`");
-                self.fail(place, &Trouble::new(Code::Io, text), cx);
-            }
-            Err(failure) => {
-                item.closed = true;
-                let trouble = Trouble::of(&failure.error);
-                self.fail(place, &trouble, cx);
-                let name = failure.item.as_deref().unwrap_or("?");
-                self.tell(Event::Failed { name, trouble: &trouble });
-            }
-        }
-    }
-
-    /// An answer to [`Request::Read`], and what is wrong with it.
-    fn read(
-        &mut self,
-        place: usize,
-        weight: usize,
-        result: Result<Done, Failure>,
-        cx: &mut Context<'_>,
-    ) -> Option<Trouble> {
-        let item = &mut self.items[place];
-        let (offset, len, chain, looked) = match result {
-            Ok(Done::Read { offset, chain, looked }) => {
-                cx.made(1);
-                (offset, chain.len(), Some(chain), looked)
-            }
-            Ok(Done::Hole { offset, len }) => (offset, len, None, None),
-            _ if item.stage != Stage::File => return None,
-            Ok(Done::End { offset }) => {
-                item.ended = true;
-                let declared = item.attributes.length?;
-                let name = item.name.as_ref()?;
-                let text = format_args!("{name} was cut short: {offset} bytes of {declared}");
-                return Some(Trouble::new(Code::Changed, text));
-            }
-            // Whatever comes of later reads, it is to be asked for once more.
-            Ok(Done::NoBuffers) => {
-                item.again = true;
-                return None;
-            }
-            Ok(other) => {
-                let text = format_args!("the store answered {other:?} to a read");
-                return Some(Trouble::new(Code::Io, text));
-            }
-            Err(failure) => return Some(Trouble::of(&failure.error)),
-        };
-        let wanted = item.stage == Stage::File && offset == item.arrived && len > 0;
-        let (true, Some(hash)) = (wanted, hash_of(offset, len, chain.as_ref(), looked)) else {
-            if let Some(chain) = chain {
-                let outcome = cx.drop(chain, DropReason::DISCARDED);
-                cx.apply(outcome);
-            }
-            return None;
-        };
-        let footprint = chain.as_ref().map_or(0, Chain::footprint);
-        self.held += Held { chains: usize::from(chain.is_some()), footprint };
-        self.ahead += weight;
-        item.arrived += len as u64;
-        item.ready.push_back(Piece { offset, len, weight, footprint, hash, chain });
-        None
-    }
-
     /// The transfer ends here.
     fn break_off(&mut self, trouble: &Trouble, cx: &mut Context<'_>) {
         if self.phase == Phase::Over {
@@ -665,20 +419,6 @@ impl fmt::Debug for FileSender {
             .field("phase", &self.phase)
             .field("done", &self.done)
             .finish_non_exhaustive()
-    }
-}
-
-/// The hash of what was read, or of the hole that is there.
-fn hash_of(
-    offset: u64,
-    len: usize,
-    chain: Option<&Chain>,
-    looked: Option<mbuf::io::store::Looked>,
-) -> Option<ChunkHash> {
-    match (chain, looked) {
-        (None, _) => Some(ChunkHash::of_zeroes(offset, len)),
-        (Some(_), Some(looked)) => Some(looked.into()),
-        (Some(chain), None) => Some(ChunkHash::of(offset, chain.slices().ok()?)),
     }
 }
 
