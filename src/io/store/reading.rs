@@ -5,6 +5,8 @@ use std::{
     fs::{File, Metadata},
     io::{self, Read},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    thread,
+    time::Duration,
 };
 
 use super::{Attributes, Done, FileNo, Look, again, not_open, worker::Patience};
@@ -14,6 +16,9 @@ use crate::{
     io::{FileSource, SourceKind, error::rename},
     pool::{Class, Receiver},
 };
+
+/// When a stream that says it would block is asked again.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// All that a thread has open, and where it reads to.
 pub(super) struct Readings {
@@ -204,10 +209,14 @@ impl Stream {
         };
         let mut len = 0;
         while len < scratch.len() && !self.ended {
-            match patience.spend(|| self.reader.read(&mut scratch[len..])) {
+            match self.reader.read(&mut scratch[len..]) {
                 Ok(0) => self.ended = true,
                 Ok(more) => len += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Whoever shares a pipe with others may find it non-blocking by their doing.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !patience.is_over() => {
+                    thread::sleep(RETRY);
+                }
                 Err(error) => return Err(rename("read of", &self.shown, error)),
             }
         }

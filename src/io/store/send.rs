@@ -68,11 +68,12 @@ impl fmt::Debug for What {
 }
 
 /// A store that sends `items`, one for each [`Request::Next`], in buffers that a receiver of `pool`
-/// lends, or as pieces of a mapping. (What is looked at of a mapping is read by a call as well.) It has a thread of its own, which also asks for the items: they may be found one by one
-/// as they are sent. Nothing can be written to it.
+/// lends, or as pieces of a mapping. (What is looked at of a mapping is read by a call as well.) It
+/// has a thread of its own, which also asks for the items: they may be found one by one as they are
+/// sent. Nothing can be written to it.
 ///
-/// Dropped, it waits for the request that the thread is at; but not for a stream that brings
-/// nothing: such a thread goes on waiting by itself, and ends once the stream brings something.
+/// Dropping it never waits: its thread finishes the request that it is at, and ends; one that waits
+/// for a stream does so once the stream brings something.
 ///
 /// # Errors
 /// What the system says if there can be no thread.

@@ -5,7 +5,7 @@ use std::{
     fmt, io, mem,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -35,12 +35,9 @@ pub(super) trait Work: Send + 'static {
     fn rest(&mut self) {}
 }
 
-/// A store whose work is done by a thread of its own. Dropped, it lets the thread finish the
-/// request that it is at.
-pub(super) struct Worker {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
+/// A store whose work is done by a thread of its own. Dropping it never waits: the thread finishes
+/// the request that it is at, lets go of all it has, and ends.
+pub(super) struct Worker(Arc<Shared>);
 
 struct Shared {
     asked: Mutex<Asked>,
@@ -54,10 +51,6 @@ struct Asked {
     requests: VecDeque<(FileNo, Request)>,
     /// The store was dropped.
     closed: bool,
-    /// The thread is in a call that may last for ever.
-    blocked: bool,
-    /// The thread has let go of all it had.
-    finished: bool,
 }
 
 #[derive(Default)]
@@ -66,13 +59,12 @@ struct Given {
     waker: Option<Waker>,
 }
 
-/// Marks calls that may last for ever, of which a store that is dropped does not wait for the end.
+/// Tells a thread whether to go on waiting for something that may never come.
 #[derive(Clone)]
 pub(super) struct Patience(Arc<Shared>);
 
 impl Worker {
-    /// Starts the thread. `make` makes the work there, given the means to mark calls that may
-    /// last for ever.
+    /// Starts the thread. `make` makes the work there.
     pub(super) fn start<W: Work>(
         name: &str,
         make: impl FnOnce(Patience) -> W + Send + 'static,
@@ -83,92 +75,58 @@ impl Worker {
             given: Mutex::default(),
         });
         let theirs = Arc::clone(&shared);
-        let run = move || {
-            let finished = Finished(&theirs);
-            theirs.run(make(Patience(Arc::clone(&theirs))));
-            drop(finished);
-        };
-        let thread = thread::Builder::new().name(name.into()).spawn(run)?;
-        Ok(Self { shared, thread: Some(thread) })
+        let run = move || theirs.run(make(Patience(Arc::clone(&theirs))));
+        thread::Builder::new().name(name.into()).spawn(run)?;
+        Ok(Self(shared))
     }
 }
 
 impl Store for Worker {
     fn attach(&mut self, waker: Waker) {
-        lock(&self.shared.given).waker = Some(waker);
+        lock(&self.0.given).waker = Some(waker);
     }
 
     fn ask(&mut self, file: FileNo, request: Request) {
-        let mut asked = lock(&self.shared.asked);
+        let mut asked = lock(&self.0.asked);
         asked.requests.push_back((file, request));
         let first = asked.requests.len() == 1;
         drop(asked);
         if first {
-            self.shared.changed.notify_all();
+            self.0.changed.notify_all();
         }
     }
 
     fn answer(&mut self) -> Option<Answer> {
-        lock(&self.shared.given).answers.pop_front()
+        lock(&self.0.given).answers.pop_front()
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        lock(&self.shared.given).waker = None;
-        let mut asked = lock(&self.shared.asked);
+        lock(&self.0.given).waker = None;
+        let mut asked = lock(&self.0.asked);
         asked.closed = true;
         let left = mem::take(&mut asked.requests);
-        self.shared.changed.notify_all();
-        while !asked.finished && !asked.blocked {
-            asked = self.shared.wait(asked);
-        }
-        let finished = asked.finished;
-        drop((asked, left));
-        // A thread that waits for a pipe may do so for ever. It ends when that brings something.
-        if let (true, Some(thread)) = (finished, self.thread.take())
-            && thread.join().is_err()
-        {
-            tracing::error!("a store's helper thread has panicked");
-        }
-        let answers = mem::take(&mut lock(&self.shared.given).answers);
-        drop(answers);
-    }
-}
-
-/// Says that the thread has ended, by a panic or not.
-struct Finished<'a>(&'a Shared);
-
-impl Drop for Finished<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.asked).finished = true;
+        drop(asked);
         self.0.changed.notify_all();
+        let answers = mem::take(&mut lock(&self.0.given).answers);
+        drop((left, answers));
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
-            .field("asked", &lock(&self.shared.asked).requests.len())
-            .field("answers", &lock(&self.shared.given).answers.len())
+            .field("asked", &lock(&self.0.asked).requests.len())
+            .field("answers", &lock(&self.0.given).answers.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Patience {
-    /// Makes a call that may last for ever.
-    pub(super) fn spend<T>(&self, call: impl FnOnce() -> T) -> T {
-        /// Ends with the call, by a panic or not.
-        struct Blocked<'a>(&'a Shared);
-        impl Drop for Blocked<'_> {
-            fn drop(&mut self) {
-                lock(&self.0.asked).blocked = false;
-            }
-        }
-        lock(&self.0.asked).blocked = true;
-        self.0.changed.notify_all();
-        let _blocked = Blocked(&self.0);
-        call()
+    /// Whether nobody waits for the answer any more: the store was dropped.
+    pub(super) fn is_over(&self) -> bool {
+        lock(&self.0.asked).closed
     }
 }
 
@@ -208,6 +166,11 @@ impl Shared {
                 break;
             }
         }
+        // Nobody takes what was answered last. It goes before the work does, so that whoever waits
+        // for the end of that finds all buffers back.
+        drop(out);
+        let answers = mem::take(&mut lock(&self.given).answers);
+        drop(answers);
     }
 
     fn poll(&self) -> Next {

@@ -213,8 +213,9 @@ impl fmt::Debug for Folder {
     }
 }
 
-/// A store in a [`Folder`]. Dropped, it waits for the request that its thread is at, and for the
-/// removal of the parts that were neither committed nor discarded; what else was asked is not done.
+/// A store in a [`Folder`]. Dropping it never waits: its thread finishes the request that it is at,
+/// removes the parts that were neither committed nor discarded, and ends; what else was asked is not
+/// done. [`Folder::wait`] waits for that.
 #[derive(Debug)]
 pub struct FolderStore(Worker);
 

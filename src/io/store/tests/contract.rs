@@ -67,10 +67,9 @@ fn every(test: impl Fn(&mut Driver, &Place)) {
         if fall_back {
             folder = folder.fall_back();
         }
-        let mut driver = Driver::new(folder.store(&pool).unwrap(), &pool);
+        let mut driver = Driver::of(&folder, &pool);
         test(&mut driver, &Place::Real(temporary));
         drop(driver);
-        assert!(folder.wait(Duration::from_secs(10)));
         assert_all_free(&pool);
     }
 }

@@ -55,8 +55,7 @@ fn a_full_disk_inside() {
     mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], folder.path());
     let bytes = Rng::new(5).bytes(96 << 10);
     for sink in [SinkKind::Pwritev, SinkKind::Mapped] {
-        let store = Folder::open(folder.path()).unwrap().sink(sink).store(&pool).unwrap();
-        let mut driver = Driver::new(store, &pool);
+        let mut driver = Driver::of(&Folder::open(folder.path()).unwrap().sink(sink), &pool);
         driver.put(0, "whole", b"stays", true).unwrap();
         driver.done(1, create("big", false)).unwrap();
         let mut offset = 0;

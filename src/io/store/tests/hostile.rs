@@ -44,7 +44,7 @@ impl Scene {
         if self.fall_back {
             folder = folder.fall_back();
         }
-        Driver::new(folder.store(&self.pool).unwrap(), &self.pool)
+        Driver::of(&folder, &self.pool)
     }
 
     fn names(&self) -> Vec<String> {

@@ -53,7 +53,7 @@ fn committed_files_are_closed_and_a_folder_is_held_once() {
     let pool = plain_pool();
     let temporary = tempfile::tempdir().unwrap();
     let folder = Folder::open(temporary.path()).unwrap();
-    let mut driver = Driver::new(folder.store(&pool).unwrap(), &pool);
+    let mut driver = Driver::of(&folder, &pool);
     for file in 0..20 {
         driver.put(file, &format!("d/{file}"), b"x", false).unwrap();
     }
@@ -65,7 +65,6 @@ fn committed_files_are_closed_and_a_folder_is_held_once() {
     let open = open_beneath(temporary.path());
     assert_eq!(open.len(), 14, "{open:?}");
     drop(driver);
-    assert!(folder.wait(Duration::from_secs(10)));
     drop(folder);
     assert_eq!(open_beneath(temporary.path()), [""; 0]);
     assert_eq!(files(temporary.path()).len(), 20);
@@ -87,13 +86,13 @@ fn dropping_a_store_stops_it_and_removes_its_parts() {
             }
         }
         drop(store);
+        assert!(folder.wait(Duration::from_secs(10)));
         // Those that it came to are whole.
         let left = files(temporary.path());
         let whole = |(name, bytes): (&String, &Vec<u8>)| {
             name.starts_with(&format!("{asked}/")) && *bytes == [1; 100]
         };
         assert!(left.iter().all(whole), "{:?}", left.keys());
-        assert!(folder.wait(Duration::from_secs(10)));
         let _ = fs::remove_dir_all(temporary.path().join(asked.to_string()));
         assert_all_free(&pool);
     }

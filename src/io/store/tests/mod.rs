@@ -21,15 +21,35 @@ use crate::{Pool, testing::plain_pool};
 struct Driver {
     store: Box<dyn Store>,
     pool: Pool,
+    /// Dropped after the store.
+    _end: End,
+}
+
+/// Waits for the end of what is done in a folder.
+struct End(Option<Folder>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.0 {
+            let ended = folder.wait(Duration::from_secs(10));
+            assert!(ended || thread::panicking(), "its thread goes on");
+        }
+    }
 }
 
 impl Driver {
     fn new(store: impl Store + 'static, pool: &Pool) -> Self {
-        Self { store: Box::new(store), pool: pool.clone() }
+        Self { store: Box::new(store), pool: pool.clone(), _end: End(None) }
+    }
+
+    /// Dropped, it waits until the folder's thread has ended.
+    fn of(folder: &Folder, pool: &Pool) -> Self {
+        let store = Box::new(folder.store(pool).unwrap());
+        Self { store, pool: pool.clone(), _end: End(Some(folder.clone())) }
     }
 
     fn folder(path: &Path, pool: &Pool) -> Self {
-        Self::new(Folder::open(path).unwrap().store(pool).unwrap(), pool)
+        Self::of(&Folder::open(path).unwrap(), pool)
     }
 
     fn ask(&mut self, file: FileNo, request: Request) {

@@ -21,7 +21,8 @@ fn driver(pool: &Pool, items: Vec<Item>) -> Driver {
 }
 
 fn driver_of(pool: &Pool, kind: SourceKind, items: Vec<Item>) -> Driver {
-    Driver { store: sender(pool, kind, items.into_iter()).unwrap(), pool: pool.clone() }
+    let store = sender(pool, kind, items.into_iter()).unwrap();
+    Driver { store, pool: pool.clone(), _end: End(None) }
 }
 
 /// One file, opened as number 1.
@@ -297,7 +298,8 @@ fn items_are_found_as_they_are_asked_for_on_the_stores_own_thread() {
     let items = take.into_iter().inspect(move |_| {
         seen.lock().unwrap().push(thread::current().name().map(str::to_owned));
     });
-    let mut driver = Driver { store: sender(&pool, SourceKind::Preadv, items).unwrap(), pool };
+    let store = sender(&pool, SourceKind::Preadv, items).unwrap();
+    let mut driver = Driver { store, pool, _end: End(None) };
     for text in ["a", "b"] {
         driver.ask(1, Request::Next);
         thread::sleep(Duration::from_millis(5));
@@ -328,4 +330,28 @@ fn a_panic_in_what_it_was_given_is_a_failure() {
     driver.done(2, Request::Next).unwrap();
     assert_eq!(driver.read(2, 0, 10), b"fine");
     assert_all_free(&pool);
+}
+
+#[test]
+fn a_stream_that_would_block_is_asked_again() {
+    struct Reluctant(u32);
+    impl Read for Reluctant {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            self.0 += 1;
+            match self.0 {
+                1 => Err(ErrorKind::Interrupted.into()),
+                2..5 => Err(ErrorKind::WouldBlock.into()),
+                5 => {
+                    out[..2].copy_from_slice(b"ok");
+                    Ok(2)
+                }
+                _ => Ok(0),
+            }
+        }
+    }
+    let pool = plain_pool();
+    let mut driver = driver(&pool, vec![item("a", What::Stream(Box::new(Reluctant(0))))]);
+    driver.done(1, Request::Next).unwrap();
+    assert_eq!(driver.read(1, 0, 10), b"ok");
+    assert!(matches!(driver.done(1, read(2, 10)), Ok(Done::End { offset: 2 })));
 }
