@@ -18,6 +18,7 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{fs::File, io, os::unix::fs::OpenOptionsExt, path::Path};
 
