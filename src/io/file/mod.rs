@@ -26,7 +26,7 @@ use crate::io::error::rename;
 
 pub use mapped::MappedFile;
 pub use sink::{FileSink, SinkKind, WriteError};
-pub use source::{FileSource, SourceKind};
+pub use source::{Extent, FileSource, SourceKind};
 
 /// Opens a regular file to be read; a FIFO without a writer does not block. `call` is what will be
 /// done with it, for the message.

@@ -54,6 +54,17 @@ pub struct FileSource {
     position: u64,
 }
 
+/// What a file holds from a place on, as [`FileSource::extent`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Bytes, up to this offset.
+    Data(u64),
+    /// Nothing, up to this offset: it reads as zeroes.
+    Hole(u64),
+    /// Nothing more: the file is no longer than that.
+    End,
+}
+
 /// What tells whether a file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
@@ -239,6 +250,40 @@ impl FileSource {
             return Err(self.check().err().unwrap_or_else(|| self.cut_short(now)));
         }
         Ok(Some(chain))
+    }
+
+    /// Whether there are bytes at `offset` or a hole, and up to where. Where a file system knows no
+    /// holes, everything is bytes. Two lseek(2) at most.
+    ///
+    /// # Errors
+    /// What the system says, as `lseek of PATH: ...`.
+    ///
+    /// ```
+    /// use std::os::unix::fs::FileExt;
+    ///
+    /// use mbuf::io::{Extent, FileSource, SourceKind};
+    ///
+    /// let file = tempfile::tempfile()?;
+    /// file.write_all_at(b"data", 1 << 20)?;
+    /// let source = FileSource::from_file(file, "scratch".as_ref(), SourceKind::Preadv)?;
+    /// assert_eq!(source.extent(1 << 20)?, Extent::Data((1 << 20) + 4));
+    /// assert_eq!(source.extent((1 << 20) + 4)?, Extent::End);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn extent(&self, offset: u64) -> io::Result<Extent> {
+        if offset >= self.len() {
+            return Ok(Extent::End);
+        }
+        // It may have grown meanwhile, which is none of our business here, or been cut.
+        let until = |found: Option<u64>| found.map_or(self.len(), |at| at.min(self.len()));
+        match self.next_data(offset)? {
+            Some(data) if data == offset => match positional::next_hole(&self.file, offset) {
+                Ok(hole) => Ok(Extent::Data(until(hole))),
+                Err(errno) if errno.0 == libc::EINVAL => Ok(Extent::Data(self.len())),
+                Err(errno) => Err(self.named("lseek of", errno.into())),
+            },
+            data => Ok(Extent::Hole(until(data))),
+        }
     }
 
     /// Where the next bytes at or after `offset` are that are not in a hole: `None` if there are
