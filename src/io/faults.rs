@@ -49,9 +49,11 @@ pub enum Call {
     Ftruncate,
     /// fsync(2) and fdatasync(2)
     Fsync,
+    /// madvise(2) that makes the pages of a file's mapping present
+    Madvise,
 }
 
-const CALLS: usize = 10;
+const CALLS: usize = 11;
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -164,7 +164,9 @@ impl FileSink {
     ///
     /// # Errors
     /// The disk is full (ENOSPC, EDQUOT), the file would be too large (EFBIG), or what else the
-    /// system says, and how many bytes were written before.
+    /// system says, as `pwritev to PATH at OFFSET: ...`, and how many bytes were written before. All
+    /// that fits is written. (A limit on the length of files, RLIMIT_FSIZE, ends a process that does
+    /// not ignore SIGXFSZ.)
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
@@ -312,8 +314,9 @@ impl FileSink {
         Ok(self.file)
     }
 
-    /// Copies into windows, one after another, and counts what was copied. Less than all: the rest
-    /// is to be written by calls, that of an opaque chain above all, which only the kernel reads.
+    /// Copies into windows, one after another, and counts what was copied. The rest, if any, is to be
+    /// written by calls: an opaque chain, which only the kernel reads, or what a full disk still has
+    /// room for.
     fn copy_in(&mut self, offset: u64, chain: &Chain, written: &mut usize) -> io::Result<()> {
         let Ok(slices) = chain.slices() else { return Ok(()) };
         for mut slice in slices {
@@ -321,6 +324,7 @@ impl FileSink {
                 let (at, need) = (offset + *written as u64, chain.len() - *written);
                 let room = match self.windows.at(&self.file, &self.path, at, need) {
                     Ok(room) => room,
+                    Err(NoWindow::Full) => return Ok(()),
                     Err(NoWindow::Failed(error)) => return Err(error),
                     Err(NoWindow::Unsupported(why)) => {
                         tracing::debug!(path = %self.path.display(), why, "pwritev from here on");
@@ -352,11 +356,8 @@ impl FileSink {
     /// No file is so long, and no call is needed to know it.
     #[cold]
     fn too_far(&self, offset: u64, bytes: usize) -> io::Error {
-        let call = match self.kind {
-            SinkKind::Pwritev => "pwritev to",
-            SinkKind::Mapped => "fallocate of",
-        };
-        named(call, format!("{} at {offset} of {bytes} bytes", self.path.display()), libc::EFBIG)
+        let object = format!("{} at {offset} of {bytes} bytes", self.path.display());
+        named("pwritev to", object, libc::EFBIG)
     }
 
     fn named(&self, call: &'static str, error: io::Error) -> io::Error {

@@ -196,10 +196,10 @@ impl FileSource {
     /// `None` if the pool has no buffers for them.
     ///
     /// By preadv(2), into the largest buffers that there are, without headroom, so that pages lie as
-    /// they do in the file; or a piece of the mapping.
+    /// they do in the file; or a piece of the mapping, which may still be cut when it is sent (EFAULT).
     ///
     /// # Errors
-    /// The file was cut short (`UnexpectedEof`), or what the system says, as `preadv of PATH: ...`.
+    /// The file was cut short (`UnexpectedEof`, with the numbers), or what the system says, as `preadv of PATH: ...`.
     ///
     /// ```
     /// use mbuf::{Pool, io::{FileSource, SourceKind}};
@@ -218,9 +218,7 @@ impl FileSource {
     ) -> io::Result<Option<Chain>> {
         let want = self.then.len.saturating_sub(offset).min(want as u64) as usize;
         if let Some(mapped) = self.mapped.as_ref().filter(|_| want > 0) {
-            let start = offset as usize;
-            let chain = receiver.pool().attach_opaque(mapped.clone(), start..start + want);
-            return found(chain.map_err(|rejected| rejected.error));
+            return self.attach(mapped, receiver, offset as usize, want);
         }
         let mut class =
             Class::ALL.into_iter().find(|class| class.size() >= want.clamp(2048, 65_536));
@@ -231,6 +229,26 @@ impl FileSource {
             class = smaller(this);
         }
         Ok(None)
+    }
+
+    /// A piece of the mapping, if the file still has it. It may be cut later: then sending fails.
+    fn attach(
+        &self,
+        mapped: &MappedFile,
+        receiver: &Receiver,
+        start: usize,
+        want: usize,
+    ) -> io::Result<Option<Chain>> {
+        let now = self.file.metadata().map_err(|error| self.named("fstat of", error))?.len();
+        if now < (start + want) as u64 {
+            return Err(self.cut_short(now));
+        }
+        // The segment's mbuf comes from the pool itself, which lends what a receiver is refused.
+        if found(receiver.chain())?.is_none() {
+            return Ok(None);
+        }
+        let chain = receiver.pool().attach_opaque(mapped.clone(), start..start + want);
+        found(chain.map_err(|rejected| rejected.error))
     }
 
     /// Reads into buffers of one class.

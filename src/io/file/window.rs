@@ -1,16 +1,17 @@
 //! The part of a file that a sink has mapped, which moves along with what is written.
 
-use std::{fs::File, io, path::Path};
+use std::{fmt::Display, fs::File, io, path::Path};
 
 use crate::io::{
     error::rename,
-    sys::room::{NoRoom, Room},
+    sys::{
+        Errno,
+        room::{NoRoom, Room},
+    },
 };
 
 /// What a mapping begins and ends at a multiple of, on every machine that Linux runs on.
 const PAGE: usize = 64 << 10;
-/// What a disk has all of or nothing: its smallest block.
-const BLOCK: usize = 4 << 10;
 
 /// One window at a time. Sequential writes get larger ones, each twice the one before, so that a
 /// small file does not take room (nor time) for a large one.
@@ -27,6 +28,8 @@ pub(super) struct Windows {
 
 /// Why there is no window.
 pub(super) enum NoWindow {
+    /// The disk is full, or the file too large, or nearly: a call finds out to the byte.
+    Full,
     /// Not for mappings on this file system.
     Unsupported(&'static str),
     /// Not here.
@@ -42,8 +45,8 @@ impl Windows {
         self.most = whole(bytes);
     }
 
-    /// The window around an offset of the file; if it is a new one, with room for as much as
-    /// possible of `need` bytes, but not for none. `path` is for messages.
+    /// The window around an offset of the file, at which `need` bytes are to be written. `path` is
+    /// for messages.
     pub(super) fn at(
         &mut self,
         file: &File,
@@ -57,7 +60,7 @@ impl Windows {
                 drop(last);
                 let room = self.reserve(file, path, at, need)?;
                 if self.populate {
-                    self.populate(&room, path)?;
+                    self.populate(&room, file, path)?;
                 }
                 room
             }
@@ -75,7 +78,7 @@ impl Windows {
         self.room.as_ref().map_or(Ok(()), Room::flush)
     }
 
-    /// A window, or, where the disk has no room for a whole one, what is needed, or part of that.
+    /// A window, or, where the disk has no room for a whole one, what is needed of it.
     fn reserve(
         &mut self,
         file: &File,
@@ -93,39 +96,32 @@ impl Windows {
         // One that goes on after the last begins there. Others are cut so that they do not overlap,
         // for writes may come in any order.
         let within = if at == self.next { before } else { (at % self.size as u64) as usize };
-        let start = at - within as u64;
-        let mut found = Room::new(file, start, self.size);
-        let (start, mut some) = (at - before as u64, need.min(self.size - within));
-        loop {
-            let errno = match found {
-                Ok(room) => {
-                    self.next = room.end();
-                    return Ok(room);
-                }
-                Err(NoRoom::Map(error)) => {
-                    return Err(NoWindow::Failed(rename("mmap of", path.display(), error)));
-                }
-                Err(NoRoom::Reserve(errno)) => errno,
-            };
-            match errno.0 {
-                libc::EOPNOTSUPP | libc::ENOSYS => {
-                    return Err(NoWindow::Unsupported("there is no fallocate"));
-                }
-                libc::ENOSPC | libc::EDQUOT | libc::EFBIG if some > 0 => {
-                    found = Room::new(file, start, before + some);
-                    some = if some < 2 * BLOCK { 0 } else { some / 2 };
-                }
-                _ => {
-                    let object = format!("{} at {at}", path.display());
-                    let error = rename("fallocate of", object, errno.into());
-                    return Err(NoWindow::Failed(error));
-                }
+        let least = before + need.min(self.size - within);
+        let room = match Room::new(file, at - within as u64, self.size) {
+            Err(NoRoom::Reserve(Errno(errno))) if is_full(errno) => {
+                Room::new(file, at - before as u64, least)
             }
-        }
+            room => room,
+        };
+        let failed =
+            |call, object: &dyn Display, error| NoWindow::Failed(rename(call, object, error));
+        let room = room.map_err(|error| match error {
+            NoRoom::Reserve(Errno(errno)) if is_full(errno) => NoWindow::Full,
+            NoRoom::Reserve(Errno(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                NoWindow::Unsupported("there is no fallocate")
+            }
+            NoRoom::Reserve(errno) => {
+                let object = format!("{} at {at}", path.display());
+                failed("fallocate of", &object, errno.into())
+            }
+            NoRoom::Map(error) => failed("mmap of", &path.display(), error),
+        })?;
+        self.next = room.end();
+        Ok(room)
     }
 
-    fn populate(&mut self, room: &Room, path: &Path) -> Result<(), NoWindow> {
-        match room.populate() {
+    fn populate(&mut self, room: &Room, file: &File, path: &Path) -> Result<(), NoWindow> {
+        match room.populate(file) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 tracing::debug!(path = %path.display(), "there is no MADV_POPULATE_WRITE");
@@ -136,6 +132,10 @@ impl Windows {
         }
         Ok(())
     }
+}
+
+fn is_full(errno: i32) -> bool {
+    matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
 }
 
 fn whole(bytes: usize) -> usize {

@@ -96,8 +96,8 @@ pub(crate) fn sync(file: &File, data: bool) -> io::Result<()> {
     counted(Call::Fsync, file, 0, || if data { file.sync_data() } else { file.sync_all() })
 }
 
-/// A call that the standard library makes, and repeats when a signal interrupts it.
-fn counted(
+/// A call that a library makes, counted, and broken where a test says so.
+pub(super) fn counted(
     call: Call,
     file: &File,
     bytes: usize,

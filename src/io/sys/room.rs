@@ -5,6 +5,7 @@ use std::{fs::File, io, ptr};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::{Errno, positional};
+use crate::io::faults::Call;
 
 /// A part of a file that the disk has room for, and that is mapped.
 ///
@@ -63,10 +64,12 @@ impl Room {
         n
     }
 
-    /// Makes its pages present at once (MADV_POPULATE_WRITE, Linux 5.14). EFAULT: touching them
+    /// Makes its pages present at once (MADV_POPULATE_WRITE, Linux 5.14) of its `file`. EFAULT: touching them
     /// would have been a SIGBUS. EINVAL: this kernel does not know it.
-    pub(crate) fn populate(&self) -> io::Result<()> {
-        self.map.advise(Advice::PopulateWrite)
+    pub(crate) fn populate(&self, file: &File) -> io::Result<()> {
+        positional::counted(Call::Madvise, file, self.map.len(), || {
+            self.map.advise(Advice::PopulateWrite)
+        })
     }
 
     /// msync(2).
