@@ -13,17 +13,18 @@ use crate::{
     queue::Queue,
 };
 
-/// What is reserved and mapped at once, unless told.
-const WINDOW: usize = 8 << 20;
+/// What is reserved and mapped at once, at most, unless told.
+const WINDOW: usize = 32 << 20;
 
 /// How a [`FileSink`] writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SinkKind {
-    /// By pwritev(2). The faster one on every file system that was measured.
+    /// By pwritev(2). The faster one on tmpfs, and for small files everywhere.
     #[default]
     Pwritev,
-    /// By copying into a mapping, for which room was reserved by fallocate(2). Where the file system
-    /// has no fallocate, the sink goes over to `Pwritev`.
+    /// By copying into a mapping, for which room was reserved by fallocate(2), window by window. Where
+    /// the file system has no fallocate, the sink goes over to `Pwritev`. Chains that are opaque, and
+    /// what fits on a disk that is nearly full, are written by pwritev(2) all the same.
     Mapped,
 }
 
@@ -109,9 +110,13 @@ impl FileSink {
     /// Writes to a file that the caller has created itself, with O_EXCL and mode 0600, or with
     /// O_TMPFILE, and opened for reading and writing; `path` is for messages.
     ///
-    /// That it is nobody else's is what makes mapping it sound: were it cut short by another
-    /// process, a write through the mapping would end this one with SIGBUS. (A program of the same
-    /// user, or root, that goes looking for the file can still do that.)
+    /// That it is nobody else's is what makes mapping it safe: were it cut short meanwhile, a copy
+    /// into the mapping would end this process with SIGBUS. What remains: whoever holds a clone of
+    /// the file, and a program of the same user, or root, that goes looking for it, can still do
+    /// that; and so can a disk that fails, or a file system that reserves room without keeping it
+    /// (one that copies on write), in the moment between the pages' being made present and their
+    /// being written to. `Pwritev` knows nothing of this kind. Bytes are copied by address, so
+    /// nothing worse than SIGBUS comes of it.
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
@@ -125,13 +130,15 @@ impl FileSink {
             file,
             path: path.into(),
             kind,
-            windows: Windows::new(WINDOW, false),
+            windows: Windows::new(WINDOW, true),
             len: 0,
             position: 0,
         }
     }
 
-    /// How many bytes are reserved and mapped at once (8 MiB unless told), rounded up to 64 KiB.
+    /// How many bytes are reserved and mapped at once, at most (32 MiB unless told), rounded up to
+    /// 64 KiB. The first window is as large as the first chain, and each that goes on after the last
+    /// one twice as large as that, so a file takes no more than about twice its room meanwhile.
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
@@ -146,13 +153,14 @@ impl FileSink {
     }
 
     /// Whether the pages of a window are made present at once (MADV_POPULATE_WRITE, Linux 5.14)
-    /// rather than one by one as they are touched. Not unless told.
+    /// rather than one by one as they are touched. They are unless told: that is faster but for files
+    /// of a few pages, and a page that cannot be had is found out by it and not by SIGBUS.
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
     ///
     /// let sink = FileSink::from_new(tempfile::tempfile()?, "scratch".as_ref(), SinkKind::Mapped);
-    /// assert!(sink.populate(true).is_empty());
+    /// assert!(sink.populate(false).is_empty());
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn populate(mut self, yes: bool) -> Self {
@@ -164,9 +172,8 @@ impl FileSink {
     ///
     /// # Errors
     /// The disk is full (ENOSPC, EDQUOT), the file would be too large (EFBIG), or what else the
-    /// system says, as `pwritev to PATH at OFFSET: ...`, and how many bytes were written before. All
-    /// that fits is written. (A limit on the length of files, RLIMIT_FSIZE, ends a process that does
-    /// not ignore SIGXFSZ.)
+    /// system says, as `pwritev to PATH at OFFSET: ...`, and how many bytes were written before.
+    /// (A limit on the length of files, RLIMIT_FSIZE, ends a process that does not ignore SIGXFSZ.)
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};

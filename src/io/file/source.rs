@@ -195,8 +195,8 @@ impl FileSource {
     /// The `want` bytes at `offset`, or those up to the end of the file: an empty chain beyond it.
     /// `None` if the pool has no buffers for them.
     ///
-    /// By preadv(2), into the largest buffers that there are, without headroom, so that pages lie as
-    /// they do in the file; or a piece of the mapping, which may still be cut when it is sent (EFAULT).
+    /// By preadv(2), into the largest buffers that there are, without headroom, so that 64 KiB fit in
+    /// one; or a piece of the mapping, which may still be cut when it is sent (EFAULT).
     ///
     /// # Errors
     /// The file was cut short (`UnexpectedEof`, with the numbers), or what the system says, as `preadv of PATH: ...`.

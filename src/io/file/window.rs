@@ -28,7 +28,7 @@ pub(super) struct Windows {
 
 /// Why there is no window.
 pub(super) enum NoWindow {
-    /// The disk is full, or the file too large, or nearly: a call finds out to the byte.
+    /// The disk is full, or the file too large, or nearly: a call finds out how much still fits.
     Full,
     /// Not for mappings on this file system.
     Unsupported(&'static str),

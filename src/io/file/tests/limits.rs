@@ -137,7 +137,7 @@ fn without_permission() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::write(path("secret"), "secret").unwrap();
-    fs::set_permissions(path("secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(path("secret"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::create_dir(path("closed")).unwrap();
     fs::set_permissions(path("closed"), fs::Permissions::from_mode(0o555)).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
