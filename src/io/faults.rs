@@ -45,9 +45,15 @@ pub enum Call {
     Pwritev,
     /// fallocate(2)
     Fallocate,
+    /// ftruncate(2); its bytes are the length.
+    Ftruncate,
+    /// fsync(2) and fdatasync(2)
+    Fsync,
+    /// madvise(2) that makes the pages of a file's mapping present
+    Madvise,
 }
 
-const CALLS: usize = 8;
+const CALLS: usize = 11;
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

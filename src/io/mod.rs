@@ -44,7 +44,7 @@ mod tests;
 
 pub use datagram::{Datagram, DatagramOptions, DatagramStats, Dropped, Reported};
 pub use error::{CallError, errno};
-pub use file::{FileSink, FileSource, MappedFile, SinkKind, SourceKind, WriteError};
+pub use file::{Extent, FileSink, FileSource, MappedFile, SinkKind, SourceKind, WriteError};
 pub use pipe::{Pipe, PipeOptions, pipe};
 pub use stream::{Stream, StreamStats};
 pub use sys::{drain_eventfd, eventfd, raise_file_limit};

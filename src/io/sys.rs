@@ -27,6 +27,7 @@ mod address;
 pub(crate) mod beneath;
 mod messages;
 pub(crate) mod positional;
+pub(crate) mod room;
 
 pub(crate) use address::{Arrival, Control, Name, unix_address};
 pub(crate) use messages::{

@@ -7,7 +7,11 @@
 //!
 //! A mapping saves a copy where nobody looks at the bytes; whoever does (a hash, a header) has them
 //! read by a call in any case. Into a file, page faults make the mapping the slower of the two on
-//! most machines. The guide has the figures.
+//! tmpfs, and for small files everywhere; for large ones on a disk neither always wins. The book has
+//! the figures (Measurements).
+//!
+//! A full disk is an error that says what was written before, never a signal; a file that is cut
+//! short while it is read is an error by name.
 //!
 //! Regular files are always ready, so nothing here waits for readiness, and everything may block on
 //! the disk: within a program that also serves sockets it belongs on a thread of its own
@@ -18,6 +22,7 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{fs::File, io, os::unix::fs::OpenOptionsExt, path::Path};
 
@@ -25,7 +30,7 @@ use crate::io::error::rename;
 
 pub use mapped::MappedFile;
 pub use sink::{FileSink, SinkKind, WriteError};
-pub use source::{FileSource, SourceKind};
+pub use source::{Extent, FileSource, SourceKind};
 
 /// Opens a regular file to be read; a FIFO without a writer does not block. `call` is what will be
 /// done with it, for the message.

@@ -2,27 +2,29 @@
 
 use std::{fmt, fs::File, io, os::unix::fs::OpenOptionsExt, path::Path};
 
-use memmap2::{Advice, MmapMut};
-
+use super::window::{NoWindow, Windows};
 use crate::{
     chain::Chain,
-    io::{Sent, Sink, error::rename, sys::positional},
+    io::{
+        Sent, Sink,
+        error::{named, rename},
+        sys::positional,
+    },
     queue::Queue,
 };
 
-/// What a mapping begins and ends at a multiple of, on every machine that Linux runs on.
-const PAGE: usize = 64 << 10;
-/// What is reserved and mapped at once, unless told.
-const WINDOW: usize = 8 << 20;
+/// What is reserved and mapped at once, at most, unless told.
+const WINDOW: usize = 32 << 20;
 
 /// How a [`FileSink`] writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SinkKind {
-    /// By pwritev(2). The faster one on every file system that was measured.
+    /// By pwritev(2). The faster one on tmpfs, and for small files everywhere.
     #[default]
     Pwritev,
-    /// By copying into a mapping, for which room was reserved by fallocate(2). Where the file system
-    /// has no fallocate, the sink goes over to `Pwritev`.
+    /// By copying into a mapping, for which room was reserved by fallocate(2), window by window. Where
+    /// the file system has no fallocate, the sink goes over to `Pwritev`. Chains that are opaque, and
+    /// what fits on a disk that is nearly full, are written by pwritev(2) all the same.
     Mapped,
 }
 
@@ -50,20 +52,11 @@ pub struct FileSink {
     file: File,
     path: Box<Path>,
     kind: SinkKind,
-    /// Bytes: a multiple of `PAGE`.
-    window: usize,
-    populate: bool,
-    mapped: Option<Window>,
+    windows: Windows,
     /// One more than the highest byte that was written.
     len: u64,
     /// Where the next chain of a queue goes.
     position: u64,
-}
-
-/// A part of the file that is mapped. Invariant: there is room for all of it.
-struct Window {
-    start: u64,
-    map: MmapMut,
 }
 
 /// A write that was not completed.
@@ -109,7 +102,7 @@ impl FileSink {
     /// ```
     pub fn create(path: &Path, kind: SinkKind) -> io::Result<Self> {
         let mut options = File::options();
-        options.read(true).write(true).create_new(true).mode(0o600);
+        options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let file = options.open(path).map_err(|error| rename("open of", path.display(), error))?;
         Ok(Self::from_new(file, path, kind))
     }
@@ -117,9 +110,13 @@ impl FileSink {
     /// Writes to a file that the caller has created itself, with O_EXCL and mode 0600, or with
     /// O_TMPFILE, and opened for reading and writing; `path` is for messages.
     ///
-    /// That it is nobody else's is what makes mapping it sound: were it cut short by another
-    /// process, a write through the mapping would end this one with SIGBUS. (A program of the same
-    /// user, or root, that goes looking for the file can still do that.)
+    /// That it is nobody else's is what makes mapping it safe: were it cut short meanwhile, a copy
+    /// into the mapping would end this process with SIGBUS. What remains: whoever holds a clone of
+    /// the file, and a program of the same user, or root, that goes looking for it, can still do
+    /// that; and so can a disk that fails, or a file system that reserves room without keeping it
+    /// (one that copies on write), in the moment between the pages' being made present and their
+    /// being written to. `Pwritev` knows nothing of this kind. Bytes are copied by address, so
+    /// nothing worse than SIGBUS comes of it.
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
@@ -133,15 +130,15 @@ impl FileSink {
             file,
             path: path.into(),
             kind,
-            window: WINDOW,
-            populate: false,
-            mapped: None,
+            windows: Windows::new(WINDOW, true),
             len: 0,
             position: 0,
         }
     }
 
-    /// How many bytes are reserved and mapped at once (8 MiB unless told), rounded up to 64 KiB.
+    /// How many bytes are reserved and mapped at once, at most (32 MiB unless told), rounded up to
+    /// 64 KiB. The first window is as large as the first chain, and each that goes on after the last
+    /// one twice as large as that, so a file takes no more than about twice its room meanwhile.
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
@@ -151,22 +148,23 @@ impl FileSink {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn window(mut self, bytes: usize) -> Self {
-        self.window = bytes.max(1).next_multiple_of(PAGE);
+        self.windows.set_most(bytes);
         self
     }
 
     /// Whether the pages of a window are made present at once (MADV_POPULATE_WRITE, Linux 5.14)
-    /// rather than one by one as they are touched. Not unless told.
+    /// rather than one by one as they are touched. They are unless told: that is faster but for files
+    /// of a few pages, and a page that cannot be had is found out by it and not by SIGBUS.
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
     ///
     /// let sink = FileSink::from_new(tempfile::tempfile()?, "scratch".as_ref(), SinkKind::Mapped);
-    /// assert!(sink.populate(true).is_empty());
+    /// assert!(sink.populate(false).is_empty());
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn populate(mut self, yes: bool) -> Self {
-        self.populate = yes;
+        self.windows.populate = yes;
         self
     }
 
@@ -174,7 +172,8 @@ impl FileSink {
     ///
     /// # Errors
     /// The disk is full (ENOSPC, EDQUOT), the file would be too large (EFBIG), or what else the
-    /// system says, and how many bytes were written before.
+    /// system says, as `pwritev to PATH at OFFSET: ...`, and how many bytes were written before.
+    /// (A limit on the length of files, RLIMIT_FSIZE, ends a process that does not ignore SIGXFSZ.)
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
@@ -187,26 +186,25 @@ impl FileSink {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn write_at(&mut self, offset: u64, chain: &Chain) -> Result<(), WriteError> {
+        if chain.is_empty() {
+            return Ok(());
+        }
+        if offset.checked_add(chain.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
+            let error = self.too_far(offset, chain.len());
+            return Err(WriteError { written: 0, error });
+        }
         let mut written = 0;
+        let mut result = Ok(());
         if self.kind == SinkKind::Mapped {
-            match self.copy_in(offset, chain, &mut written) {
-                Ok(()) => {}
-                Err(error) => {
-                    self.grow(offset, written);
-                    return Err(WriteError { written, error });
-                }
-            }
+            result = self.copy_in(offset, chain, &mut written);
         }
-        if self.kind == SinkKind::Pwritev
-            && let Err((written, errno)) = positional::write_at(&self.file, offset, chain, written)
-        {
-            self.grow(offset, written);
-            let at = offset.saturating_add(written as u64);
-            let object = format!("{} at {at}", self.path.display());
-            return Err(WriteError { written, error: rename("pwritev to", object, errno.into()) });
+        if result.is_ok() && written < chain.len() {
+            result = self.write_rest(offset, chain, &mut written);
         }
-        self.grow(offset, chain.len());
-        Ok(())
+        if written > 0 {
+            self.len = self.len.max(offset + written as u64);
+        }
+        result.map_err(|error| WriteError { written, error })
     }
 
     /// One more than the highest byte that was written.
@@ -248,6 +246,24 @@ impl FileSink {
         &self.path
     }
 
+    /// Where the next chain of a queue goes: one more than the last byte that [`send`](Sink::send)
+    /// has written.
+    ///
+    /// ```
+    /// use mbuf::{Pool, Queue, io::{FileSink, Sink, SinkKind}};
+    ///
+    /// let file = tempfile::tempfile()?;
+    /// let mut sink = FileSink::from_new(file, "scratch".as_ref(), SinkKind::Pwritev);
+    /// let mut queue = Queue::new(16, 1 << 20);
+    /// queue.push(Pool::with_memory(1 << 20)?.chain_from(b"hello")?).map_err(mbuf::Error::from)?;
+    /// sink.send(&mut queue)?;
+    /// assert_eq!(sink.position(), 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// How it writes now: a mapping falls back to pwritev(2) where there is no fallocate(2).
     ///
     /// ```
@@ -277,17 +293,15 @@ impl FileSink {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn sync(&self) -> io::Result<()> {
-        if let Some(window) = &self.mapped {
-            window.map.flush().map_err(|error| self.named("msync of", error))?;
-        }
-        self.file.sync_data().map_err(|error| self.named("fdatasync of", error))
+        self.windows.flush().map_err(|error| self.named("msync of", error))?;
+        positional::sync(&self.file, true).map_err(|error| self.named("fdatasync of", error))
     }
 
     /// Cuts the file to `len` bytes, which may be more than were written, and gives it back; with
     /// `sync`, all of it is on the disk then (fsync(2)).
     ///
     /// # Errors
-    /// What the system says, as `ftruncate of PATH: ...` or `fsync of PATH: ...`.
+    /// What the system says, as `ftruncate to BYTES of PATH: ...` or `fsync of PATH: ...`.
     ///
     /// ```
     /// use mbuf::io::{FileSink, SinkKind};
@@ -297,89 +311,60 @@ impl FileSink {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn finish(mut self, len: u64, sync: bool) -> io::Result<File> {
-        self.mapped = None;
-        self.file.set_len(len).map_err(|error| self.named("ftruncate of", error))?;
+        self.windows.unmap();
+        positional::set_len(&self.file, len).map_err(|error| {
+            rename("ftruncate", format!("to {len} bytes of {}", self.path.display()), error)
+        })?;
         if sync {
-            self.file.sync_all().map_err(|error| self.named("fsync of", error))?;
+            positional::sync(&self.file, false).map_err(|error| self.named("fsync of", error))?;
         }
         Ok(self.file)
     }
 
-    /// Copies what fits into windows, one after another, and counts it.
+    /// Copies into windows, one after another, and counts what was copied. The rest, if any, is to be
+    /// written by calls: an opaque chain, which only the kernel reads, or what a full disk still has
+    /// room for.
     fn copy_in(&mut self, offset: u64, chain: &Chain, written: &mut usize) -> io::Result<()> {
-        while *written < chain.len() {
-            let at = offset.checked_add(*written as u64);
-            let Some(at) = at.filter(|&at| at < i64::MAX as u64) else {
-                let object = format!("{} at {offset}", self.path.display());
-                return Err(rename(
-                    "fallocate of",
-                    object,
-                    io::Error::from_raw_os_error(libc::EFBIG),
-                ));
-            };
-            let Some(room) = self.room_at(at, chain.len() - *written)? else { return Ok(()) };
-            let n = room.len().min(chain.len() - *written);
-            chain.peek(*written, &mut room[..n]).map_err(io::Error::from)?;
-            *written += n;
+        let Ok(slices) = chain.slices() else { return Ok(()) };
+        for mut slice in slices {
+            while !slice.is_empty() {
+                let (at, need) = (offset + *written as u64, chain.len() - *written);
+                let room = match self.windows.at(&self.file, &self.path, at, need) {
+                    Ok(room) => room,
+                    Err(NoWindow::Full) => return Ok(()),
+                    Err(NoWindow::Failed(error)) => return Err(error),
+                    Err(NoWindow::Unsupported(why)) => {
+                        tracing::debug!(path = %self.path.display(), why, "pwritev from here on");
+                        self.windows.unmap();
+                        self.kind = SinkKind::Pwritev;
+                        return Ok(());
+                    }
+                };
+                let copied = room.copy(at, slice);
+                *written += copied;
+                slice = &slice[copied..];
+            }
         }
         Ok(())
     }
 
-    /// Room at an offset, for as much as possible of `need` bytes, but not none. `None`: there is no
-    /// fallocate here, and nothing is mapped any more.
-    fn room_at(&mut self, at: u64, need: usize) -> io::Result<Option<&mut [u8]>> {
-        let inside =
-            |window: &Window| (window.start..window.start + window.map.len() as u64).contains(&at);
-        if !self.mapped.as_ref().is_some_and(inside) {
-            self.mapped = None;
-            match self.reserve(at, need)? {
-                Some(window) => self.mapped = Some(window),
-                None => {
-                    tracing::debug!(path = %self.path.display(), "no fallocate: pwritev instead");
-                    self.kind = SinkKind::Pwritev;
-                }
-            }
-        }
-        Ok(self.mapped.as_mut().map(|window| &mut window.map[(at - window.start) as usize..]))
+    /// Writes by calls what is not written yet.
+    fn write_rest(&self, offset: u64, chain: &Chain, written: &mut usize) -> io::Result<()> {
+        let (done, errno) = match positional::write_at(&self.file, offset, chain, *written) {
+            Ok(()) => (chain.len(), None),
+            Err((done, errno)) => (done, Some(errno)),
+        };
+        *written = done;
+        let Some(errno) = errno else { return Ok(()) };
+        let object = format!("{} at {}", self.path.display(), offset + done as u64);
+        Err(rename("pwritev to", object, errno.into()))
     }
 
-    /// Reserves and maps a window, or, where the disk has no room for a whole one, what is needed,
-    /// or part of that.
-    fn reserve(&self, at: u64, need: usize) -> io::Result<Option<Window>> {
-        let within = (at % self.window as u64) as usize;
-        let whole = (at - within as u64, self.window);
-        let before = at as usize % PAGE;
-        let mut less = (at - before as u64, before + need.min(self.window - within));
-        let mut tried = positional::fallocate(&self.file, whole.0, whole.1).map(|()| whole);
-        while let Err(errno) = tried {
-            match errno.0 {
-                libc::EOPNOTSUPP | libc::ENOSYS => return Ok(None),
-                libc::ENOSPC | libc::EDQUOT | libc::EFBIG if less.1 > before => {
-                    tried = positional::fallocate(&self.file, less.0, less.1).map(|()| less);
-                    let half = (less.1 - before) / 2;
-                    // Not less than a page of the smallest size, of which a disk has all or nothing.
-                    less.1 = if half < 4096 { before } else { before + half };
-                }
-                _ => {
-                    let object = format!("{} at {at}", self.path.display());
-                    return Err(rename("fallocate of", object, errno.into()));
-                }
-            }
-        }
-        let Ok((start, len)) = tried else { return Ok(None) };
-        let map = positional::map_own(&self.file, start, len)
-            .map_err(|error| self.named("mmap of", error))?;
-        // Advice only: without it the pages come one by one.
-        if self.populate && map.advise(Advice::PopulateWrite).is_err() {
-            tracing::debug!(path = %self.path.display(), "madvise(MADV_POPULATE_WRITE) is refused");
-        }
-        Ok(Some(Window { start, map }))
-    }
-
-    fn grow(&mut self, offset: u64, written: usize) {
-        if written > 0 {
-            self.len = self.len.max(offset + written as u64);
-        }
+    /// No file is so long, and no call is needed to know it.
+    #[cold]
+    fn too_far(&self, offset: u64, bytes: usize) -> io::Error {
+        let object = format!("{} at {offset} of {bytes} bytes", self.path.display());
+        named("pwritev to", object, libc::EFBIG)
     }
 
     fn named(&self, call: &'static str, error: io::Error) -> io::Error {

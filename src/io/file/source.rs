@@ -54,6 +54,17 @@ pub struct FileSource {
     position: u64,
 }
 
+/// What a file holds from a place on, as [`FileSource::extent`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Bytes, up to this offset.
+    Data(u64),
+    /// Nothing, up to this offset: it reads as zeroes.
+    Hole(u64),
+    /// Nothing more: the file is no longer than that.
+    End,
+}
+
 /// What tells whether a file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
@@ -184,11 +195,11 @@ impl FileSource {
     /// The `want` bytes at `offset`, or those up to the end of the file: an empty chain beyond it.
     /// `None` if the pool has no buffers for them.
     ///
-    /// By preadv(2), into the largest buffers that there are, without headroom, so that pages lie as
-    /// they do in the file; or a piece of the mapping.
+    /// By preadv(2), into the largest buffers that there are, without headroom, so that 64 KiB fit in
+    /// one; or a piece of the mapping, which may still be cut when it is sent (EFAULT).
     ///
     /// # Errors
-    /// The file was cut short (`UnexpectedEof`), or what the system says, as `preadv of PATH: ...`.
+    /// The file was cut short (`UnexpectedEof`, with the numbers), or what the system says, as `preadv of PATH: ...`.
     ///
     /// ```
     /// use mbuf::{Pool, io::{FileSource, SourceKind}};
@@ -207,9 +218,7 @@ impl FileSource {
     ) -> io::Result<Option<Chain>> {
         let want = self.then.len.saturating_sub(offset).min(want as u64) as usize;
         if let Some(mapped) = self.mapped.as_ref().filter(|_| want > 0) {
-            let start = offset as usize;
-            let chain = receiver.pool().attach_opaque(mapped.clone(), start..start + want);
-            return found(chain.map_err(|rejected| rejected.error));
+            return self.attach(mapped, receiver, offset as usize, want);
         }
         let mut class =
             Class::ALL.into_iter().find(|class| class.size() >= want.clamp(2048, 65_536));
@@ -220,6 +229,26 @@ impl FileSource {
             class = smaller(this);
         }
         Ok(None)
+    }
+
+    /// A piece of the mapping, if the file still has it. It may be cut later: then sending fails.
+    fn attach(
+        &self,
+        mapped: &MappedFile,
+        receiver: &Receiver,
+        start: usize,
+        want: usize,
+    ) -> io::Result<Option<Chain>> {
+        let now = self.file.metadata().map_err(|error| self.named("fstat of", error))?.len();
+        if now < (start + want) as u64 {
+            return Err(self.cut_short(now));
+        }
+        // The segment's mbuf comes from the pool itself, which lends what a receiver is refused.
+        if found(receiver.chain())?.is_none() {
+            return Ok(None);
+        }
+        let chain = receiver.pool().attach_opaque(mapped.clone(), start..start + want);
+        found(chain.map_err(|rejected| rejected.error))
     }
 
     /// Reads into buffers of one class.
@@ -239,6 +268,40 @@ impl FileSource {
             return Err(self.check().err().unwrap_or_else(|| self.cut_short(now)));
         }
         Ok(Some(chain))
+    }
+
+    /// Whether there are bytes at `offset` or a hole, and up to where. Where a file system knows no
+    /// holes, everything is bytes. Two lseek(2) at most.
+    ///
+    /// # Errors
+    /// What the system says, as `lseek of PATH: ...`.
+    ///
+    /// ```
+    /// use std::os::unix::fs::FileExt;
+    ///
+    /// use mbuf::io::{Extent, FileSource, SourceKind};
+    ///
+    /// let file = tempfile::tempfile()?;
+    /// file.write_all_at(b"data", 1 << 20)?;
+    /// let source = FileSource::from_file(file, "scratch".as_ref(), SourceKind::Preadv)?;
+    /// assert_eq!(source.extent(1 << 20)?, Extent::Data((1 << 20) + 4));
+    /// assert_eq!(source.extent((1 << 20) + 4)?, Extent::End);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn extent(&self, offset: u64) -> io::Result<Extent> {
+        if offset >= self.len() {
+            return Ok(Extent::End);
+        }
+        // It may have grown meanwhile, which is none of our business here, or been cut.
+        let until = |found: Option<u64>| found.map_or(self.len(), |at| at.min(self.len()));
+        match self.next_data(offset)? {
+            Some(data) if data == offset => match positional::next_hole(&self.file, offset) {
+                Ok(hole) => Ok(Extent::Data(until(hole))),
+                Err(errno) if errno.0 == libc::EINVAL => Ok(Extent::Data(self.len())),
+                Err(errno) => Err(self.named("lseek of", errno.into())),
+            },
+            data => Ok(Extent::Hole(until(data))),
+        }
     }
 
     /// Where the next bytes at or after `offset` are that are not in a hole: `None` if there are

@@ -18,6 +18,9 @@ use crate::{
     testing::Shape,
 };
 
+mod limits;
+mod sinks;
+
 const SINKS: [SinkKind; 2] = [SinkKind::Pwritev, SinkKind::Mapped];
 const SOURCES: [SourceKind; 2] = [SourceKind::Preadv, SourceKind::Mapped];
 
@@ -162,24 +165,18 @@ fn a_pool_without_large_buffers_or_without_any_is_read_into_as_far_as_it_goes() 
 fn a_disk_that_is_full_is_an_error_that_says_what_was_written() {
     let pool = pool();
     let bytes = pattern(2, 300_000);
-    for (kind, call, name) in [
-        (SinkKind::Pwritev, Call::Pwritev, "pwritev to scratch at "),
-        (SinkKind::Mapped, Call::Fallocate, "fallocate of scratch at "),
-    ] {
-        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::EIO] {
+    let full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG];
+    for kind in SINKS {
+        for errno in full.into_iter().chain([libc::EIO]) {
             let mut room = 100_000;
-            let faults = faults::inject(move |attempt| {
-                if attempt.call != call || attempt.bytes == 0 {
-                    return Fault::None;
-                }
-                if attempt.bytes <= room {
+            let faults = faults::inject(move |attempt| match attempt.call {
+                Call::Pwritev | Call::Fallocate if attempt.bytes <= room => {
                     room -= attempt.bytes;
-                    return Fault::None;
+                    Fault::None
                 }
-                match (call, room) {
-                    (Call::Pwritev, 1..) => Fault::Short(std::mem::take(&mut room)),
-                    _ => Fault::Errno(errno),
-                }
+                Call::Pwritev if room > 0 => Fault::Short(std::mem::take(&mut room)),
+                Call::Pwritev | Call::Fallocate => Fault::Errno(errno),
+                _ => Fault::None,
             });
             let mut sink = sink(kind);
             let mut queue = queue();
@@ -189,12 +186,19 @@ fn a_disk_that_is_full_is_an_error_that_says_what_was_written() {
             let error = sink.send(&mut queue).unwrap_err();
             drop(faults);
             assert_eq!(crate::io::errno(&error), Some(errno), "{error}");
+            // A full disk takes what it still has room for.
+            let name = match full.contains(&errno) || kind == SinkKind::Pwritev {
+                true => "pwritev to scratch at ",
+                false => "fallocate of scratch at ",
+            };
             assert!(error.to_string().starts_with(name), "{error}");
             let written = sink.len() as usize;
-            assert!(written > 0 && written <= 131_072, "{kind:?}: {written}");
+            let expected = if name.starts_with("pwritev") { 100_000 } else { PAGE };
+            assert_eq!((written, sink.position()), (expected, expected as u64), "{kind:?}");
             assert_eq!(queue.bytes(), bytes.len() - written, "the rest is in the queue");
             // Once there is room again it goes on.
             assert_eq!(sink.send(&mut queue).unwrap(), Sent::All);
+            assert_eq!(sink.kind(), kind);
             let file = sink.finish(bytes.len() as u64, false).unwrap();
             assert!(contents(&file) == bytes, "{kind:?}");
         }
@@ -235,9 +239,10 @@ fn offsets_that_no_file_has_are_refused() {
         for offset in [u64::MAX, i64::MAX as u64, i64::MAX as u64 - 3] {
             let mut sink = sink(kind);
             let error = sink.write_at(offset, &chain).unwrap_err();
-            assert!(error.written < 5, "{error}");
-            assert_eq!(errno(&error.error), Some(libc::EFBIG), "{error}");
-            assert!(error.to_string().contains("scratch at "), "{error}");
+            assert_eq!((error.written, errno(&error.error)), (0, Some(libc::EFBIG)), "{error}");
+            let expected = format!("pwritev to scratch at {offset} of 5 bytes: EFBIG");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+            sink.write_at(offset, &pool.chain().unwrap()).unwrap(); // nothing, anywhere
         }
     }
 }
@@ -255,19 +260,11 @@ fn a_file_that_shrinks_or_grows_is_found_out() {
         let expected = format!("{name} was cut short: 8192 bytes, 20000 were there");
         assert_eq!(source.check().unwrap_err().to_string(), expected);
         let receiver = pool.receiver();
-        match kind {
-            SourceKind::Preadv => {
-                let error = source.read_at(&receiver, 0, 10_000).unwrap_err();
-                assert_eq!(error.to_string(), expected);
-                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-            }
-            // What was sent of it is found out at the end, as is whoever looks.
-            SourceKind::Mapped => {
-                let chain = source.read_at(&receiver, 0, 10_000).unwrap().unwrap();
-                let mut byte = [0];
-                assert!(matches!(chain.peek(9_000, &mut byte), Err(crate::Error::Io { .. })));
-            }
-        }
+        let error = source.read_at(&receiver, 0, 10_000).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let rest = source.read_at(&receiver, 0, 8_192).unwrap().unwrap();
+        assert!(bytes_of(&rest) == pattern(1, 8_192));
         assert!(read_all(&mut source, &pool).is_err());
 
         file.as_file().set_len(20_000).unwrap();
@@ -286,13 +283,91 @@ fn a_file_that_shrinks_or_grows_is_found_out() {
 fn holes_are_found() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 30).unwrap();
-    file.write_all_at(b"data", 300 << 20).unwrap();
+    let middle = 300 << 20;
+    file.write_all_at(&[1; 65_536], middle).unwrap();
+    let again = file.try_clone().unwrap();
     let source = FileSource::from_file(file, "sparse".as_ref(), SourceKind::Preadv).unwrap();
     let at = source.next_data(0).unwrap().unwrap();
     // All is data where the file system knows no holes.
-    assert!(at == 0 || (at <= 300 << 20 && at > 299 << 20), "{at}");
-    assert_eq!(source.next_data(300 << 20).unwrap(), Some(300 << 20));
+    assert!(at == 0 || at == middle, "{at}");
+    assert_eq!(source.next_data(middle).unwrap(), Some(middle));
     assert_eq!(source.next_data(1 << 30).unwrap(), None);
+    let knows_holes = at == middle;
+    if knows_holes {
+        assert_eq!(source.extent(0).unwrap(), Extent::Hole(middle));
+        assert_eq!(source.extent(middle - 1).unwrap(), Extent::Hole(middle));
+        for data in [middle, middle + 1, middle + 65_535] {
+            assert_eq!(source.extent(data).unwrap(), Extent::Data(middle + 65_536));
+        }
+        assert_eq!(source.extent(middle + 65_536).unwrap(), Extent::Hole(1 << 30));
+        assert_eq!(source.extent((1 << 30) - 1).unwrap(), Extent::Hole(1 << 30));
+    } else {
+        eprintln!("THERE ARE NO HOLES HERE: extents were not tested");
+        assert_eq!(source.extent(7).unwrap(), Extent::Data(1 << 30));
+    }
+    for beyond in [1 << 30, (1 << 30) + 1, u64::MAX] {
+        assert_eq!(source.extent(beyond).unwrap(), Extent::End);
+    }
+    // What it has become since is not what it was: that is for `check` to say.
+    again.set_len(2 << 30).unwrap();
+    again.write_all_at(b"more", 1 << 30).unwrap();
+    if knows_holes {
+        assert_eq!(source.extent(middle + 65_536).unwrap(), Extent::Hole(1 << 30));
+    }
+    again.set_len(10).unwrap();
+    assert_eq!(source.extent(middle).unwrap(), Extent::Hole(1 << 30));
+    assert!(source.check().is_err());
+}
+
+#[test]
+fn what_a_receiver_is_refused_no_source_gives_and_it_goes_on_after() {
+    let pool = pool();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&pattern(2, 10_000)).unwrap();
+    for kind in SOURCES {
+        let mut source = FileSource::open(file.path(), kind).unwrap().chunk(4_000);
+        let (receiver, mut batch) = (pool.receiver(), Batch::new());
+        assert_eq!(source.recv(&receiver, &mut batch).unwrap(), Received::Chains(3));
+        assert_eq!(source.recv(&receiver, &mut batch).unwrap(), Received::Closed);
+        source.seek_to(9_000);
+        batch.drain();
+        receiver.flush();
+        // A few are left, for those who are not receivers.
+        let starve = crate::testing::Starve::leave(&pool, 8, 1);
+        assert!(pool.chain().is_ok());
+        assert_eq!(source.recv(&receiver, &mut batch).unwrap(), Received::NoBuffers);
+        assert!(source.read_at(&receiver, 0, 4_000).unwrap().is_none());
+        assert_eq!((batch.len(), source.position()), (0, 9_000));
+        drop(starve);
+        assert_eq!(source.recv(&receiver, &mut batch).unwrap(), Received::Chains(1));
+        assert!(bytes_of(&batch.pop().unwrap()) == pattern(2, 10_000)[9_000..]);
+        assert_eq!(source.position(), 10_000);
+    }
+    crate::testing::assert_all_free(&pool);
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_named_after_what_could_be() {
+    let pool = pool();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&pattern(3, 200_000)).unwrap();
+    let mut source = FileSource::open(file.path(), SourceKind::Preadv).unwrap().chunk(10_000);
+    let mut calls = 0;
+    let faults = faults::inject(move |attempt| {
+        calls += usize::from(attempt.call == Call::Preadv);
+        if calls > 2 { Fault::Errno(libc::EIO) } else { Fault::None }
+    });
+    let (receiver, mut batch) = (pool.receiver(), Batch::new());
+    assert_eq!(source.recv(&receiver, &mut batch).unwrap(), Received::Chains(2));
+    for _ in 0..2 {
+        let error = source.recv(&receiver, &mut batch).unwrap_err();
+        let expected = format!("preadv of {}: EIO", file.path().display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+    drop(faults);
+    assert_eq!((batch.len(), source.position()), (2, 20_000));
+    drop((batch, receiver));
+    crate::testing::assert_all_free(&pool);
 }
 
 #[test]
@@ -301,9 +376,13 @@ fn what_is_no_file_is_refused_by_name_and_nothing_blocks() {
     let fifo = folder.path().join("fifo");
     let status = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
     assert!(status.success());
+    let socket = folder.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for kind in SOURCES {
         for (path, words) in [
             (fifo.as_path(), "a FIFO, not a regular file"),
+            (socket.as_path(), "open of"), // ENXIO
+            (Path::new("/dev/null"), "a device, not a regular file"),
             (Path::new("/dev/zero"), "a device, not a regular file"),
             (folder.path(), "a folder, not a regular file"),
             (Path::new("/nonexistent/file"), "open of /nonexistent/file: ENOENT"),

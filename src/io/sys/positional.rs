@@ -1,4 +1,4 @@
-//! Chains to and from a place in a file: pwritev(2) and preadv(2), and the room they are given.
+//! Chains to and from a place in a file: pwritev(2) and preadv(2), and what else is done to files.
 
 use std::{
     fs::File,
@@ -6,13 +6,12 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-use memmap2::{MmapMut, MmapOptions};
 use smallvec::SmallVec;
 
 use super::{Errno, IOV_MAX, attempt, nothing_about, shorten};
 use crate::{
     chain::{Chain, Reserved},
-    io::faults::{Attempt, Call},
+    io::faults::{self, Attempt, Call, Fault},
 };
 
 type Vectors = SmallVec<[libc::iovec; 32]>;
@@ -66,14 +65,51 @@ pub(crate) fn read_at(file: &File, offset: u64, mut room: Reserved<'_>) -> Resul
 
 /// lseek(2) to the next bytes at or after `offset` that are not a hole: none if there are none.
 pub(crate) fn next_data(file: &File, offset: u64) -> Result<Option<u64>, Errno> {
+    seek(file, offset, libc::SEEK_DATA)
+}
+
+/// lseek(2) to the next hole at or after `offset`: the end of the file is one. None beyond it.
+pub(crate) fn next_hole(file: &File, offset: u64) -> Result<Option<u64>, Errno> {
+    seek(file, offset, libc::SEEK_HOLE)
+}
+
+fn seek(file: &File, offset: u64, what: i32) -> Result<Option<u64>, Errno> {
     let offset = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EOVERFLOW))?;
     // SAFETY: no memory is passed.
-    match unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) } {
+    match unsafe { libc::lseek(file.as_raw_fd(), offset, what) } {
         -1 => match Errno::last() {
             Errno(libc::ENXIO) => Ok(None),
             errno => Err(errno),
         },
-        data => Ok(Some(data as u64)),
+        found => Ok(Some(found as u64)),
+    }
+}
+
+/// ftruncate(2).
+pub(crate) fn set_len(file: &File, len: u64) -> io::Result<()> {
+    let bytes = usize::try_from(len).unwrap_or(usize::MAX);
+    counted(Call::Ftruncate, file, bytes, || file.set_len(len))
+}
+
+/// fsync(2), or fdatasync(2) for `data` only.
+pub(crate) fn sync(file: &File, data: bool) -> io::Result<()> {
+    counted(Call::Fsync, file, 0, || if data { file.sync_data() } else { file.sync_all() })
+}
+
+/// A call that a library makes, counted, and broken where a test says so.
+pub(super) fn counted(
+    call: Call,
+    file: &File,
+    bytes: usize,
+    make: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let about = Attempt { call, ..nothing_about(file.as_fd(), bytes) };
+    loop {
+        match faults::before(&about) {
+            Fault::Errno(libc::EINTR) => {}
+            Fault::Errno(errno) => return Err(Errno(errno).into()),
+            Fault::None | Fault::Short(_) => return make(),
+        }
     }
 }
 
@@ -88,15 +124,6 @@ pub(crate) fn fallocate(file: &File, offset: u64, len: usize) -> Result<(), Errn
         unsafe { libc::fallocate(file.as_raw_fd(), 0, at, n) as isize }
     })
     .map(|_| ())
-}
-
-/// Maps bytes of a file to be written, which [`fallocate`] has made room for. The file must be the
-/// caller's own: one that it has created, with O_EXCL and for nobody else, or with O_TMPFILE.
-pub(crate) fn map_own(file: &File, offset: u64, len: usize) -> io::Result<MmapMut> {
-    // SAFETY: the file is the caller's own, so nobody else changes or cuts it while it is mapped
-    // (but a program of the same user, or root, that goes looking for it), and there is room for
-    // all of it on the disk.
-    unsafe { MmapOptions::new().offset(offset).len(len).map_mut(file) }
 }
 
 /// Makes a call for one part of the vectors after another until they are done. Answers the bytes,
