@@ -51,9 +51,11 @@ pub enum Call {
     Fsync,
     /// madvise(2) that makes the pages of a file's mapping present
     Madvise,
+    /// mmap(2) of a file that is written to
+    Mmap,
 }
 
-const CALLS: usize = 11;
+const CALLS: usize = 12;
 
 /// A call that is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

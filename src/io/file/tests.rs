@@ -120,6 +120,18 @@ fn bytes_of(chain: &Chain) -> Vec<u8> {
     bytes
 }
 
+/// No descriptor and no mapping of this process is of that file.
+fn assert_closed(path: &Path) {
+    let path = path.to_str().unwrap();
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        // Those of other tests come and go.
+        let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
+        assert!(!target.to_string_lossy().starts_with(path), "{target:?} is open");
+    }
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(!maps.contains(path), "{path} is mapped");
+}
+
 #[test]
 fn a_file_is_read_in_chunks_of_any_size_from_anywhere() {
     let pool = pool();
@@ -127,18 +139,22 @@ fn a_file_is_read_in_chunks_of_any_size_from_anywhere() {
     for len in [0, 1, 4_095, 4_096, 4_097, 300_000] {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&bytes[..len]).unwrap();
+        let file = file.into_temp_path();
         for kind in SOURCES {
             for chunk in [1_000, 65_536, 262_144] {
-                let mut source = FileSource::open(file.path(), kind).unwrap().chunk(chunk);
+                let mut source = FileSource::open(&file, kind).unwrap().chunk(chunk);
                 assert_eq!((source.len(), source.is_empty()), (len as u64, len == 0));
                 assert!(read_all(&mut source, &pool).unwrap() == bytes[..len]);
                 assert_eq!(source.position(), len as u64);
             }
-            let source = FileSource::open(file.path(), kind).unwrap();
+            let source = FileSource::open(&file, kind).unwrap();
             let receiver = pool.receiver();
             let tail = source.read_at(&receiver, len as u64 / 2, 1 << 20).unwrap().unwrap();
-            assert!(bytes_of(&tail) == bytes[len / 2..len]);
             assert!(source.read_at(&receiver, u64::MAX, 10).unwrap().unwrap().is_empty());
+            drop(source);
+            assert!(bytes_of(&tail) == bytes[len / 2..len]);
+            drop(tail);
+            assert_closed(&file);
         }
     }
     crate::testing::assert_all_free(&pool);

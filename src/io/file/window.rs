@@ -114,6 +114,11 @@ impl Windows {
                 let object = format!("{} at {at}", path.display());
                 failed("fallocate of", &object, errno.into())
             }
+            NoRoom::Map(error)
+                if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOMEM)) =>
+            {
+                NoWindow::Unsupported("it cannot be mapped")
+            }
             NoRoom::Map(error) => failed("mmap of", &path.display(), error),
         })?;
         self.next = room.end();

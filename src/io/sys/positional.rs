@@ -97,12 +97,12 @@ pub(crate) fn sync(file: &File, data: bool) -> io::Result<()> {
 }
 
 /// A call that a library makes, counted, and broken where a test says so.
-pub(super) fn counted(
+pub(super) fn counted<T>(
     call: Call,
     file: &File,
     bytes: usize,
-    make: impl FnOnce() -> io::Result<()>,
-) -> io::Result<()> {
+    make: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
     let about = Attempt { call, ..nothing_about(file.as_fd(), bytes) };
     loop {
         match faults::before(&about) {

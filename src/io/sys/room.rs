@@ -35,7 +35,10 @@ impl Room {
     /// become longer by it.
     pub(crate) fn new(file: &File, start: u64, len: usize) -> Result<Self, NoRoom> {
         positional::fallocate(file, start, len).map_err(NoRoom::Reserve)?;
-        let map = MmapOptions::new().offset(start).len(len).map_raw(file).map_err(NoRoom::Map)?;
+        let map = positional::counted(Call::Mmap, file, len, || {
+            MmapOptions::new().offset(start).len(len).map_raw(file)
+        });
+        let map = map.map_err(NoRoom::Map)?;
         Ok(Self { start, map })
     }
 

@@ -3,18 +3,6 @@
 use super::*;
 use crate::testing::{Rng, assert_all_free};
 
-/// No descriptor and no mapping of this process is of that file.
-fn assert_closed(path: &Path) {
-    let path = path.to_str().unwrap();
-    for entry in fs::read_dir("/proc/self/fd").unwrap() {
-        // Those of other tests come and go.
-        let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
-        assert!(!target.to_string_lossy().starts_with(path), "{target:?} is open");
-    }
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    assert!(!maps.contains(path), "{path} is mapped");
-}
-
 #[test]
 fn files_of_every_length_are_kept_and_nothing_stays_open() {
     let (pool, folder) = (pool(), tempfile::tempdir().unwrap());
@@ -138,15 +126,18 @@ fn what_the_disk_says_at_the_end_is_named() {
 fn pages_that_cannot_be_had_are_written_by_calls() {
     let pool = pool();
     let bytes = pattern(7, 200_000);
-    // The kernel does not know how to populate; or touching the pages would end the process.
-    for (error, kind) in [(libc::EINVAL, SinkKind::Mapped), (libc::EFAULT, SinkKind::Pwritev)] {
+    // The kernel does not know how to populate; touching the pages would end the process; the file
+    // cannot be mapped, or not so much more of it.
+    for (call, error, kind) in [
+        (Call::Madvise, libc::EINVAL, SinkKind::Mapped),
+        (Call::Madvise, libc::EFAULT, SinkKind::Pwritev),
+        (Call::Mmap, libc::ENODEV, SinkKind::Pwritev),
+        (Call::Mmap, libc::ENOMEM, SinkKind::Pwritev),
+    ] {
         let mut calls = 0;
         let faults = faults::inject(move |attempt| {
-            calls += usize::from(attempt.call == Call::Madvise);
-            match attempt.call {
-                Call::Madvise if calls == 2 => Fault::Errno(error),
-                _ => Fault::None,
-            }
+            calls += usize::from(attempt.call == call);
+            if attempt.call == call && calls == 2 { Fault::Errno(error) } else { Fault::None }
         });
         let mut sink = sink(SinkKind::Mapped).populate(true);
         sink.write_at(7, &pool.chain_from(&bytes).unwrap()).unwrap();
