@@ -1,20 +1,31 @@
 //! Counts calls of the global allocator on the thread that runs the reactor: once an echo over TCP
-//! or UDP has warmed up, a message allocates nothing from the heap.
+//! or UDP has warmed up, a message allocates nothing from the heap, nor does a chunk of a file.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use mbuf::{
     Pool,
-    io::reactor::Reactor,
+    io::{
+        SourceKind,
+        reactor::Reactor,
+        store::{self, Folder, Item, Name, What},
+    },
     stack::{Edge, Stack},
 };
-use mbuf_protocols::{Echo, Framing, Prefix};
+use mbuf_protocols::{
+    Echo, Framing, Prefix,
+    file::{Event, FileReceiver, FileSender},
+};
 
 /// The system's allocator, with the calls of each thread counted.
 struct Counting;
@@ -191,6 +202,56 @@ fn an_echo_over_udp_allocates_nothing() {
             }
         });
         assert_eq!(calls, 0, "{COUNTED} datagrams of {size} bytes, {count} at once");
+        rig.finish();
+    }
+}
+
+/// Both ends of a transfer in one reactor: between a chunk and a later one, the layers, the stacks
+/// and the reactor allocate nothing for it. (The stores' threads are not counted.)
+#[test]
+fn a_file_under_way_allocates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sent");
+    std::fs::write(&path, vec![7; 64 << 20]).unwrap();
+    // A piece of a mapping has an owner on the heap, which is freed here once it was sent: one for
+    // each chunk, and for those that were under way before.
+    for (source, most) in [(SourceKind::Preadv, 0), (SourceKind::Mapped, 192)] {
+        let mut rig = Rig::new();
+        let inbox = Folder::open(folder.path()).unwrap().sync(false);
+        let (moved, stores) = (Arc::new(AtomicU64::new(0)), inbox.clone());
+        let counter = Arc::clone(&moved);
+        let listen = move |_: &_, pool: &Pool| {
+            let counter = Arc::clone(&counter);
+            let receiver = FileReceiver::new(Box::new(stores.store(pool).unwrap()));
+            let receiver = receiver.overwrite(true).on_event(move |event| {
+                let more = match event {
+                    Event::Moved { bytes } => bytes,
+                    Event::Finished(_) => 1,
+                    _ => 0,
+                };
+                counter.fetch_add(more, Ordering::Relaxed);
+            });
+            receiver.stack(pool)
+        };
+        let address = rig.reactor.listen_tcp(loopback(), listen).unwrap();
+        let name = Name::parse(b"received").unwrap();
+        let item = Item { name, shown: "sent".into(), what: What::File(path.clone()) };
+        let items = store::sender(&rig.pool, source, [item].into_iter()).unwrap();
+        let stack = FileSender::new(items).stack(&rig.pool).unwrap();
+        rig.reactor.connect_tcp(address, stack).unwrap();
+
+        let mut until = |bytes: u64| {
+            while moved.load(Ordering::Relaxed) < bytes {
+                assert!(rig.reactor.poll(Some(Duration::from_millis(10))).unwrap());
+            }
+        };
+        until(16 << 20);
+        let calls = allocations(|| until(48 << 20));
+        assert!(calls <= most, "{calls} calls for 128 chunks by {source:?}");
+        until((64 << 20) + 1); // the end of it, too
+        rig.reactor.shutdown();
+        while rig.reactor.poll(Some(Duration::from_millis(10))).unwrap() {}
+        assert!(inbox.wait(Duration::from_secs(10)));
         rig.finish();
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use mbuf::{
     Chain, Result,
-    stack::{Context, DropReason, Timer},
+    stack::{Context, DropReason, Time, Timer},
 };
 use zerocopy::{IntoBytes, network_endian::U16};
 
@@ -19,12 +19,18 @@ use super::{
 pub(super) const RETRY: Duration = Duration::from_millis(5);
 /// How often an end that has nothing to say says so.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// How long the other end may say nothing at all.
+const SILENT_AFTER: Duration = Duration::from_secs(60);
 
 /// One end's side of the conversation.
 #[derive(Debug)]
 pub(super) struct Talk {
-    /// `None`: never.
-    alive_every: Option<Duration>,
+    /// How often to say ALIVE.
+    alive_every: Duration,
+    /// How long the other end may say nothing.
+    silent_after: Duration,
+    /// When it last did.
+    heard: Time,
     /// What could not be said yet, for want of buffers, in order.
     unsaid: VecDeque<Vec<u8>>,
     retry: Option<Timer>,
@@ -36,7 +42,9 @@ pub(super) struct Talk {
 impl Default for Talk {
     fn default() -> Self {
         Self {
-            alive_every: Some(ALIVE_EVERY),
+            alive_every: ALIVE_EVERY,
+            silent_after: SILENT_AFTER,
+            heard: Time::default(),
             unsaid: VecDeque::new(),
             retry: None,
             alive: None,
@@ -48,7 +56,32 @@ impl Default for Talk {
 impl Talk {
     /// How often to say ALIVE; `Duration::MAX` is never.
     pub(super) fn alive_every(&mut self, every: Duration) {
-        self.alive_every = (every < Duration::MAX).then_some(every);
+        self.alive_every = every;
+    }
+
+    /// How long the other end may say nothing; `Duration::MAX` is for ever.
+    pub(super) fn silent_after(&mut self, after: Duration) {
+        self.silent_after = after;
+    }
+
+    /// The other end has said something, or could not be heard until now.
+    pub(super) fn hear(&mut self, cx: &Context<'_>) {
+        self.heard = cx.now();
+    }
+
+    /// The other end has said nothing for too long.
+    pub(super) fn is_silent(&self, cx: &Context<'_>) -> Option<Trouble> {
+        let silent = cx.now().since(self.heard);
+        (silent >= self.silent_after).then(|| {
+            let text = format_args!("the other end has said nothing for {} s", silent.as_secs());
+            Trouble::new(Code::Other, text)
+        })
+    }
+
+    /// The next time to say ALIVE, or to find that the other end does not.
+    fn arm(&mut self, cx: &mut Context<'_>) {
+        let every = self.alive_every.min(self.silent_after);
+        self.alive = if every < Duration::MAX { cx.arm(every) } else { None };
     }
 
     /// The connection is there.
@@ -61,7 +94,8 @@ impl Talk {
             features: 0.into(),
         };
         self.say(Head::new(kind::HELLO, 0, ALL), &[hello.as_bytes()], cx);
-        self.alive = self.alive_every.and_then(|every| cx.arm(every));
+        self.hear(cx);
+        self.arm(cx);
     }
 
     /// Says something, at once or as soon as there are buffers.
@@ -117,9 +151,9 @@ impl Talk {
     /// One of the timers.
     pub(super) fn timeout(&mut self, timer: Timer, cx: &mut Context<'_>) {
         if self.alive == Some(timer) {
-            self.alive = self.alive_every.and_then(|every| cx.arm(every));
+            self.arm(cx);
             // Where bytes wait to leave, those show that somebody is there, or that nobody reads.
-            if cx.credit() > 0 {
+            if self.alive_every < Duration::MAX && cx.credit() > 0 {
                 self.say(Head::new(kind::ALIVE, 0, ALL), &[], cx);
             }
         } else if self.retry == Some(timer) {

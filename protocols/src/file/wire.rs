@@ -1,6 +1,9 @@
 //! The messages as they are on the wire. The [module above](super) draws them.
 
-use mbuf::Chain;
+use mbuf::{
+    Chain,
+    io::store::{BadName, Name},
+};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
     byteorder::network_endian::{I64, U16, U32, U64},
@@ -128,7 +131,7 @@ pub(super) enum Message {
         folder: bool,
         flags: u8,
         file: File,
-        name: Vec<u8>,
+        name: RawName,
     },
     Data {
         hole: bool,
@@ -140,6 +143,28 @@ pub(super) enum Message {
     Finish,
     Bye(Bye),
     Alive,
+}
+
+/// A name as it came.
+#[derive(Debug)]
+pub(super) struct RawName {
+    /// All of it, or the first bytes of one that is too long.
+    start: Vec<u8>,
+    len: usize,
+}
+
+impl RawName {
+    pub(super) fn parse(&self) -> Result<Name, BadName> {
+        if self.len > Name::MAX_LEN {
+            return Err(BadName::TooLong(self.len));
+        }
+        Name::parse(&self.start)
+    }
+
+    /// Its start, for a person.
+    pub(super) fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.start).chars().take(200).collect()
+    }
 }
 
 impl Message {
@@ -182,20 +207,31 @@ pub(super) fn parse(chain: &mut Chain) -> Result<(u32, Message), Trouble> {
         return Err(malformed(format_args!("a message of kind {kind} has the flags {flags:#x}")));
     }
     let message = match head.kind {
-        kind::HELLO => Message::Hello(take(chain, "HELLO")?),
+        kind::HELLO => {
+            let hello: Hello = take(chain, "HELLO")?;
+            if hello.reserved != 0 {
+                return Err(reserved(head.kind));
+            }
+            Message::Hello(hello)
+        }
         kind::FILE | kind::FOLDER => {
             let file: File = take(chain, "FILE")?;
-            // A name that is too long is refused by its length, not copied.
-            if chain.len() > mbuf::io::store::Name::MAX_LEN {
-                let text = format_args!("a name of {} bytes", chain.len());
-                return Err(Trouble::new(Code::Name, text));
+            let len = chain.len();
+            let mut start = vec![0; len.min(Name::MAX_LEN)];
+            chain.peek(0, &mut start).map_err(|error| malformed(format_args!("{error}")))?;
+            advance(chain, len);
+            let name = RawName { start, len };
+            let folder = head.kind == kind::FOLDER;
+            if file.reserved.get() != 0 {
+                return Err(reserved(head.kind));
             }
-            let name = chain.to_vec().map_err(|error| malformed(format_args!("{error}")))?;
-            advance(chain, name.len());
-            Message::File { folder: head.kind == kind::FOLDER, flags: head.flags, file, name }
+            Message::File { folder, flags: head.flags, file, name }
         }
         kind::DATA => {
             let data: Data = take(chain, "DATA")?;
+            if data.reserved.get() != 0 {
+                return Err(reserved(head.kind));
+            }
             let hole = head.flags & HOLE != 0;
             let (declared, there) = (data.len.get() as usize, chain.len());
             if declared == 0 || there != if hole { 0 } else { declared } {
@@ -209,6 +245,9 @@ pub(super) fn parse(chain: &mut Chain) -> Result<(u32, Message), Trouble> {
         kind::DONE => Message::Done,
         kind::FAIL => {
             let fail: Fail = take(chain, "FAIL")?;
+            if fail.reserved != [0; 6] {
+                return Err(reserved(head.kind));
+            }
             if chain.len() > MAX_TEXT {
                 return Err(malformed(format_args!("FAIL has a text of {} bytes", chain.len())));
             }
@@ -221,6 +260,11 @@ pub(super) fn parse(chain: &mut Chain) -> Result<(u32, Message), Trouble> {
         kind::ALIVE => Message::Alive,
         other => return Err(malformed(format_args!("there is no message of kind {other}"))),
     };
+    let of_all = matches!(head.kind, kind::HELLO | kind::FINISH | kind::BYE | kind::ALIVE);
+    if of_all && head.file.get() != ALL {
+        let file = head.file.get();
+        return Err(malformed(format_args!("{} of file {file}", message.name())));
+    }
     match chain.len() {
         0 => Ok((head.file.get(), message)),
         extra => {
@@ -228,6 +272,11 @@ pub(super) fn parse(chain: &mut Chain) -> Result<(u32, Message), Trouble> {
             Err(malformed(format_args!("{extra} bytes too many in a message of kind {kind}")))
         }
     }
+}
+
+#[cold]
+fn reserved(kind: u8) -> Trouble {
+    malformed(format_args!("reserved bits are set in a message of kind {kind}"))
 }
 
 fn take<H: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned>(
@@ -308,9 +357,13 @@ mod tests {
             (kind::FINISH, 0, b"", b""),
         ];
         for (kind, flags, body, tail) in cases {
-            let head = Head::new(kind, flags, 42);
+            let of_all = matches!(kind, kind::HELLO | kind::FINISH | kind::BYE);
+            let file = if of_all { ALL } else { 42 };
+            let head = Head::new(kind, flags, file);
             let whole = [head.as_bytes(), body, tail].concat();
-            assert_eq!(parsed(&whole).unwrap().0, 42, "kind {kind}");
+            assert_eq!(parsed(&whole).unwrap().0, file, "kind {kind}");
+            let other = [Head::new(kind, flags, 43).as_bytes(), body, tail].concat();
+            assert_eq!(parsed(&other).is_err(), of_all, "kind {kind}");
             for cut in 0..8 + body.len() {
                 assert!(parsed(&whole[..cut]).is_err(), "kind {kind}, cut at {cut}");
             }
@@ -324,6 +377,15 @@ mod tests {
             flagged = whole.clone();
             flagged[2] = 1;
             assert!(parsed(&flagged).is_err(), "kind {kind}");
+        }
+        // What is reserved within the bodies.
+        for (case, at) in [(0, 8 + 11), (1, 8 + 23), (2, 8 + 23), (3, 8 + 15), (6, 8 + 7)] {
+            let (kind, flags, body, tail) = cases[case];
+            let file = if kind == kind::HELLO { ALL } else { 42 };
+            let mut whole = [Head::new(kind, flags, file).as_bytes(), body, tail].concat();
+            whole[at] = 1;
+            let trouble = parsed(&whole).unwrap_err();
+            assert!(trouble.text.contains("reserved"), "kind {kind}: {trouble}");
         }
         assert!(parsed(Head::new(0, 0, 0).as_bytes()).is_err());
         assert!(parsed(Head::new(11, 0, 0).as_bytes()).is_err());

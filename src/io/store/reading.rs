@@ -115,6 +115,11 @@ impl Readings {
         }
     }
 
+    /// Whether a read of it may take for ever.
+    pub(super) fn is_stream(&self, no: FileNo) -> bool {
+        matches!(self.open.get(&no), Some(Ok(Reading::Stream(_))))
+    }
+
     /// Nothing is to be read for a while.
     pub(super) fn rest(&mut self) {
         self.receiver.flush();

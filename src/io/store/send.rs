@@ -120,6 +120,10 @@ struct Sender<I> {
 }
 
 impl<I: Iterator<Item = Item> + Send + 'static> Work for Sender<I> {
+    fn may_wait(&self, file: FileNo, request: &Request) -> bool {
+        matches!(request, Request::Read { .. }) && self.readings.is_stream(file)
+    }
+
     fn carry_out(&mut self, file: FileNo, request: Request, out: &mut Vec<Answer>) {
         let done = match request {
             Request::Next => {

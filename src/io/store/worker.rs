@@ -23,6 +23,11 @@ pub(super) trait Work: Send + 'static {
     /// Carries a request out, sooner or later: adds its answer, and those of earlier ones.
     fn carry_out(&mut self, file: FileNo, request: Request, out: &mut Vec<Answer>);
 
+    /// Whether a request may take for ever, so that nobody shall wait for it who need not.
+    fn may_wait(&self, _file: FileNo, _request: &Request) -> bool {
+        false
+    }
+
     /// Whether what was put off must wait no longer.
     fn is_due(&self) -> bool {
         false
@@ -137,6 +142,9 @@ impl Shared {
         loop {
             let idle = match self.poll() {
                 Next::Request(file, request) => {
+                    if work.may_wait(file, &request) {
+                        self.give(&mut out);
+                    }
                     // It calls what it was given: iterators, readers, functions that look at bytes.
                     let carried_out = panic::catch_unwind(AssertUnwindSafe(|| {
                         work.carry_out(file, request, &mut out);

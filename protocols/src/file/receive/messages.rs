@@ -17,7 +17,7 @@ use crate::file::{
     talk::agree,
     tree::{ChunkHash, Hash, Tree},
     trouble::{Code, Trouble},
-    wire::{self, ALL, Data, End, HAS_LENGTH, HAS_MODE, HAS_TIME, Message},
+    wire::{self, ALL, Data, End, HAS_LENGTH, HAS_MODE, HAS_TIME, Message, RawName},
 };
 
 impl FileReceiver {
@@ -68,7 +68,7 @@ impl FileReceiver {
         folder: bool,
         flags: u8,
         file: &wire::File,
-        name: &[u8],
+        name: &RawName,
         cx: &mut Context<'_>,
     ) -> Result<(), Trouble> {
         if let Current::Receiving(before) = self.current {
@@ -86,7 +86,7 @@ impl FileReceiver {
             // Too many names: those who send them are not to be told of each.
             Err(trouble) if trouble.code == Code::Limit => return Err(trouble),
             Err(trouble) => {
-                self.refuse(no, &String::from_utf8_lossy(name), &trouble, cx);
+                self.refuse(no, &name.shown(), &trouble, cx);
                 return Ok(());
             }
         };
@@ -123,11 +123,11 @@ impl FileReceiver {
         folder: bool,
         flags: u8,
         file: &wire::File,
-        bytes: &[u8],
+        name: &RawName,
     ) -> Result<(Name, Option<u64>, Option<SystemTime>), Trouble> {
-        let name = Name::parse(bytes).map_err(|bad| {
-            let shown = String::from_utf8_lossy(bytes);
-            Trouble::new(Code::Name, format_args!("the name `{shown:.200}` is refused: {bad}"))
+        let name = name.parse().map_err(|bad| {
+            let shown = name.shown();
+            Trouble::new(Code::Name, format_args!("the name `{shown}` is refused: {bad}"))
         })?;
         self.names.add(&name, !folder)?;
         let length = (flags & HAS_LENGTH != 0).then_some(file.length.get());

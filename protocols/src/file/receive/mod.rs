@@ -126,7 +126,7 @@ impl FileReceiver {
     }
 
     /// The most names of files, and of folders on the way to them, in one transfer (250,000 unless
-    /// told): the other end is refused beyond ([`Code::Limit`]). Each costs some 32 bytes.
+    /// told): the other end is refused beyond ([`Code::Limit`]). Each costs some 35 bytes.
     pub fn max_names(mut self, n: usize) -> Self {
         self.max_names = n;
         self.names = Names::new(n, self.mix_case);
@@ -147,9 +147,17 @@ impl FileReceiver {
     }
 
     /// How often this end says that it is there when it has nothing else to say (every five seconds
-    /// unless told): well below the idle limit at the other end. `Duration::MAX` is never.
+    /// unless told): well below what the other end takes for silence. `Duration::MAX` is never.
     pub fn alive_every(mut self, every: Duration) -> Self {
         self.talk.alive_every(every);
+        self
+    }
+
+    /// How long the other end may say nothing at all before it is given up (a minute unless told).
+    /// (An idle limit of the reactor does not find it, for this end says that it is there.)
+    /// `Duration::MAX` is for ever.
+    pub fn silent_after(mut self, after: Duration) -> Self {
+        self.talk.silent_after(after);
         self
     }
 
@@ -304,6 +312,7 @@ impl FileReceiver {
             cx.pause();
         } else if self.paused && storage <= self.in_store_max / 2 && items <= UNRESOLVED / 2 {
             self.paused = false;
+            self.talk.hear(cx);
             cx.resume();
         }
     }
@@ -353,6 +362,7 @@ impl Protocol for FileReceiver {
     }
 
     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        self.talk.hear(cx);
         if self.phase == Phase::Over {
             return cx.drop(chain, DropReason::CLOSED);
         }
@@ -372,6 +382,12 @@ impl Protocol for FileReceiver {
 
     fn timeout(&mut self, timer: Timer, cx: &mut Context<'_>) {
         self.talk.timeout(timer, cx);
+        // Whom nobody listens to cannot be heard.
+        if !self.paused
+            && let Some(trouble) = self.talk.is_silent(cx)
+        {
+            self.break_off(&trouble, cx);
+        }
     }
 
     fn signal(&mut self, signal: Signal, cx: &mut Context<'_>) {

@@ -137,9 +137,17 @@ impl FileSender {
     }
 
     /// How often this end says that it is there when it has nothing else to say (every five seconds
-    /// unless told): well below the idle limit at the other end. `Duration::MAX` is never.
+    /// unless told): well below what the other end takes for silence. `Duration::MAX` is never.
     pub fn alive_every(mut self, every: Duration) -> Self {
         self.talk.alive_every(every);
+        self
+    }
+
+    /// How long the other end may say nothing at all before it is given up (a minute unless told).
+    /// (An idle limit of the reactor does not find it, for this end says that it is there.)
+    /// `Duration::MAX` is for ever.
+    pub fn silent_after(mut self, after: Duration) -> Self {
+        self.talk.silent_after(after);
         self
     }
 
@@ -356,6 +364,7 @@ impl Protocol for FileSender {
     }
 
     fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        self.talk.hear(cx);
         if self.phase == Phase::Over {
             return cx.drop(chain, DropReason::CLOSED);
         }
@@ -375,6 +384,9 @@ impl Protocol for FileSender {
 
     fn timeout(&mut self, timer: Timer, cx: &mut Context<'_>) {
         self.talk.timeout(timer, cx);
+        if let Some(trouble) = self.talk.is_silent(cx) {
+            self.break_off(&trouble, cx);
+        }
         self.items.iter_mut().for_each(Item::ask_again);
         self.go_on(cx);
     }
@@ -453,8 +465,8 @@ fn since_epoch(time: SystemTime) -> (i64, u32) {
         Err(before) => {
             let before = before.duration();
             match before.subsec_nanos() {
-                0 => (-(before.as_secs() as i64), 0),
-                nanos => (-(before.as_secs() as i64) - 1, 1_000_000_000 - nanos),
+                0 => ((before.as_secs() as i64).wrapping_neg(), 0),
+                nanos => (!(before.as_secs() as i64), 1_000_000_000 - nanos),
             }
         }
     }

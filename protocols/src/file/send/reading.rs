@@ -32,8 +32,10 @@ impl FileSender {
     /// Has the next bytes read, of what is open.
     pub(super) fn read_ahead_of(&mut self) {
         let (budget, chunk) = (self.read_ahead, self.chunk);
-        for item in &mut self.items {
-            while (self.ahead < budget || self.ahead == 0)
+        for (place, item) in self.items.iter_mut().enumerate() {
+            // The first may always have one read, since nothing behind it can be sent before it.
+            let due = place == 0 && item.reads.is_empty() && item.ready.is_empty();
+            while (self.ahead < budget || due && item.reads.is_empty())
                 && let Some(len) = item.wants(chunk)
             {
                 let weight = len.max(SMALL_READ);

@@ -143,9 +143,9 @@ fn names_that_escape_are_refused() {
     for (name, words) in names {
         Subject::new().feed(&one_file(name)).expect_failed_file(Code::Name, words);
     }
-    // Longer than any name: not even looked at.
-    let name = vec![b'n'; 1025];
-    Subject::new().feed(&one_file(&name)[..1]).expect_broken(Code::Name, "1025 bytes");
+    // Longer than any name, and cut before it is shown.
+    let name = vec![b'n'; 5000];
+    Subject::new().feed(&one_file(&name)).expect_failed_file(Code::Name, "5000 bytes");
 }
 
 #[test]
@@ -290,6 +290,7 @@ fn messages_out_of_turn_end_the_transfer() {
         (vec![fail(3, Code::Io)], "FAIL of file 3"),
         (vec![vec![]], "0 bytes where 8 are needed"),
         (vec![raw(77, 0, 0, &[])], "no message of kind 77"),
+        (vec![raw(kind::FINISH, 0, 3, &[])], "FINISH of file 3"),
     ];
     for (messages, words) in cases {
         Subject::new().feed(&messages).expect_broken(Code::Malformed, words);
@@ -421,6 +422,38 @@ fn an_end_with_nothing_to_say_says_so() {
     assert_eq!(said[0], kind::ALIVE);
     subject.rig.end();
     subject.rig.sent();
+    subject.rig.finish();
+}
+
+#[test]
+fn an_end_that_says_nothing_is_given_up_unless_it_cannot_be_heard() {
+    let mut subject = Subject::new().feed(&[file(0, 0, 0, b"name")]);
+    subject.rig.settle(Duration::from_secs(50));
+    subject.rig.feed(&raw(kind::ALIVE, 0, ALL, &[]));
+    subject.rig.settle(Duration::from_secs(50));
+    assert!(matches!(subject.heard.notes()[..], [Note::Started(..)]));
+    let pool = subject.pool.clone();
+    let said = subject.rig.settle(Duration::from_secs(20));
+    let failed = said.len() > 8 + 8 && pool.stats().in_use() < 10;
+    assert!(failed, "{said:?}");
+    let trouble = subject.heard.broken();
+    assert_eq!(trouble.text, "the other end has said nothing for 60 s");
+    assert!(subject.store.parts().is_empty());
+    subject.rig.finish();
+
+    let store = MemoryStore::new();
+    store.handle().delay(true);
+    let mut subject = Subject::with(store, |receiver| receiver.in_store(CHUNK));
+    subject.rig.feed(&file(0, 0, 0, b"name"));
+    subject.rig.feed(&data(0, 0, &[1; CHUNK]));
+    assert!(!subject.rig.stack.wants_input(crate::rig::PORT));
+    subject.rig.settle(Duration::from_secs(100));
+    assert!(matches!(subject.heard.notes()[..], [Note::Started(..)]), "the disk is slow");
+    subject.store.delay(false);
+    subject.store.release_all();
+    subject.rig.run();
+    subject.rig.settle(Duration::from_secs(100));
+    assert_eq!(subject.heard.broken().code, Code::Other);
     subject.rig.finish();
 }
 

@@ -285,6 +285,55 @@ fn a_pool_that_is_empty_now_and_then_delays_and_loses_nothing() {
 }
 
 #[test]
+fn a_receiver_that_falls_silent_is_given_up() {
+    let mut subject = Subject::new(three());
+    subject.rig.feed(&hello(CHUNK));
+    assert_eq!(subject.kinds().len(), 4);
+    subject.rig.settle(Duration::from_secs(65));
+    assert_eq!(subject.heard.broken().text, "the other end has said nothing for 60 s");
+    subject.rig.finish();
+}
+
+/// What a pool that is short gives to later files must not keep it from the first, which they wait
+/// for.
+#[test]
+fn the_first_file_is_read_whatever_the_others_have_taken() {
+    let pool = mbuf::testing::pool();
+    let items = [MemoryItem::file("first", &[1; 4096]), MemoryItem::file("second", &[2; 65_536])];
+    let store = MemoryStore::sending(&pool, items);
+    let test = store.handle();
+    test.delay(true);
+    let sender = FileSender::new(Box::new(store)).chunk(CHUNK).read_ahead(16 << 10);
+    let mut rig = Rig::new(&pool, Edge::Packets, vec![Box::new(sender)]);
+    rig.run();
+    let mut taken = Vec::new();
+    while let Ok(chain) = pool.chain_zeroed(1024) {
+        taken.push(chain);
+    }
+    // Opened, and asked for while there is nothing to read into.
+    test.release_all();
+    rig.run();
+    drop(taken.pop());
+    rig.feed(&hello(CHUNK));
+    drop(taken);
+    test.delay(false);
+    let mut sent = Vec::new();
+    for _ in 0..200 {
+        test.release_all();
+        rig.run();
+        sent.extend(rig.sent());
+        let next = rig.stack.now() + Duration::from_millis(6);
+        rig.stack.advance(next);
+        rig.run();
+    }
+    let ends = sent.iter().filter(|message| message[0] == kind::END).count();
+    assert_eq!(ends, 2, "both were sent");
+    rig.end();
+    rig.sent();
+    rig.finish();
+}
+
+#[test]
 fn it_keeps_the_contract_of_protocols() {
     let wire: Vec<Vec<u8>> =
         vec![hello(CHUNK), raw(kind::DONE, 0, 0, &[]), bye(1, 3, blake3::hash(b"abc"))];

@@ -85,10 +85,15 @@ impl Group {
         &mut self.made
     }
 
-    /// Whether a file of that number or of that name is in it.
+    /// Whether a file of that number or of that name is in it, or one whose part has that name.
     pub(super) fn has(&self, file: FileNo, name: Option<&Name>) -> bool {
+        let name = name.map(Name::as_str);
+        let part = name.and_then(|name| name.strip_suffix(Name::PART));
         self.folders.contains(&file)
-            || self.files.iter().any(|it| it.file == file || Some(it.written.name()) == name)
+            || self.files.iter().any(|it| {
+                let its = Some(it.written.name().as_str());
+                it.file == file || its == name || its == part
+            })
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -113,15 +118,22 @@ impl Group {
         }
         self.check_parents(&mut files);
         good(&mut files).for_each(|commit| commit.result = commit.written.commit(commit.mode));
-        let mut all = Ok(());
+        let mut failed = Vec::new();
         if self.sync {
-            all = self.sync_folders(&files);
+            failed = self.sync_folders(&files);
         }
         for commit in files {
-            let result = commit.result.and_then(|()| copy(&all));
+            let parent = commit.written.parent().name();
+            let result = commit.result.and_then(|()| {
+                let its =
+                    failed.iter().find(|(folder, _)| is_on_the_way(folder.as_deref(), parent));
+                its.map_or(Ok(()), |(_, error)| Err(again(error)))
+            });
             out.push(answer(commit.file, result, Done::Committed));
         }
-        let made = |file| answer(file, copy(&all), Done::FolderMade);
+        // Which of them it was is not known.
+        let all = || failed.first().map_or(Ok(()), |(_, error)| Err(again(error)));
+        let made = |file| answer(file, all(), Done::FolderMade);
         out.extend(folders.into_iter().map(made));
     }
 
@@ -154,27 +166,54 @@ impl Group {
         }
     }
 
-    /// The names are durable, and those of the folders on the way.
-    fn sync_folders(&mut self, files: &[Commit]) -> io::Result<()> {
+    /// The names are durable, and those of the folders on the way, but for those beneath the folders
+    /// that it answers: they are tried again with the next group.
+    fn sync_folders(&mut self, files: &[Commit]) -> Vec<(Option<Box<str>>, io::Error)> {
         let mut folders = std::mem::take(&mut self.made);
         let committed = files.iter().filter(|commit| commit.result.is_ok());
         let parents = committed.map(|commit| commit.written.parent());
         folders.extend(parents.map(|parent| (parent.name().map(Into::into), parent.id().0)));
         let here = folders.values().all(|&device| device == self.base.device());
         if here && folders.len() > MANY {
-            return self.sync_all();
+            // No folder at all is known to be durable then.
+            return self.sync_all().err().map(|error| (None, error)).into_iter().collect();
         }
-        folders.keys().try_for_each(|name| {
-            let folder = self.base.folder(name.as_deref(), None)?;
-            let shown = || self.base.show(name.as_deref().unwrap_or(""));
-            folder.sync().map_err(|error| rename("fsync of", shown(), error))
-        })
+        let mut failed = Vec::new();
+        for (name, device) in folders {
+            match self.sync_folder(name.as_deref()) {
+                Ok(()) => {}
+                // One that was made and has been removed since is nobody's way.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && !files.iter().any(|commit| {
+                            is_on_the_way(name.as_deref(), commit.written.parent().name())
+                        }) => {}
+                Err(error) => {
+                    self.made.insert(name.clone(), device);
+                    failed.push((name, error));
+                }
+            }
+        }
+        failed
+    }
+
+    fn sync_folder(&self, name: Option<&str>) -> io::Result<()> {
+        let folder = self.base.folder(name, None)?;
+        let shown = || self.base.show(name.unwrap_or(""));
+        folder.sync().map_err(|error| rename("fsync of", shown(), error))
     }
 
     fn sync_all(&self) -> io::Result<()> {
         beneath::syncfs(self.disk.as_fd())
             .map_err(|errno| named("syncfs of", self.base.path().display(), errno.0))
     }
+}
+
+/// Whether a folder is another one or above it; `None` is the base, which is above all.
+fn is_on_the_way(folder: Option<&str>, to: Option<&str>) -> bool {
+    let Some(folder) = folder else { return true };
+    to.and_then(|to| to.strip_prefix(folder))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Those with which nothing went wrong yet.
