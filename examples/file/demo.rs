@@ -97,7 +97,7 @@ fn report(rows: &[(Sink, Option<Row>)]) {
     for (sink, row) in rows {
         let Some(Row { sent, received }) = row else { continue };
         print::say(format_args!(
-            "{:<10} {:>7.3} s {:>14} {:>12.3} s {:>14.3} s   identical, synced to disk",
+            "{:<10} {:>7.3} s {:>14} {:>12.3} s {:>14.3} s   identical",
             sink.name(),
             sent.elapsed.as_secs_f64(),
             rate(sent.bytes, sent.elapsed),
