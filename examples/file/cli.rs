@@ -176,8 +176,9 @@ pub struct CommonArgs {
     /// Memory for packets, at least 4MiB. It is all that will ever be used for them.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory)]
     pub memory: usize,
-    /// Give a connection up on which nothing has moved for so long. 0: never. An end that has
-    /// nothing to send says every five seconds that it is there.
+    /// Give a connection up on which nothing has moved, or nothing has been heard from the other end,
+    /// for so long. 0: never. An end that has nothing to send says every five seconds that it is
+    /// there.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub idle: Duration,
     /// Print what happens on standard output, for scripts: a JSON object a line. Its `event` is

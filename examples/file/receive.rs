@@ -153,6 +153,7 @@ impl Transfers {
             .overwrite(shared.overwrite)
             .mix_case(shared.mix_case)
             .in_store(shared.in_store)
+            .silent_after(if shared.idle.is_zero() { Duration::MAX } else { shared.idle })
             .on_event(transfer.listener())
             .stack(pool)?;
         self.going().insert(accepted.peer.to_string(), transfer);

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -117,8 +118,11 @@ fn attempt(
         .context("reactor")?;
     let items = walk::items(args.paths.clone(), args.name.clone());
     let store = store::sender(pool, args.source.kind(), items).context("the thread that reads")?;
-    let stack =
-        FileSender::new(store).preserve(args.preserve).on_event(transfer.listener()).stack(pool)?;
+    let stack = FileSender::new(store)
+        .preserve(args.preserve)
+        .silent_after(if idle.is_zero() { Duration::MAX } else { idle })
+        .on_event(transfer.listener())
+        .stack(pool)?;
     if let Err(error) = reactor.connect_tcp(address, stack) {
         return Ok(Attempt::Refused(reason(&error)));
     }

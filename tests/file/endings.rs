@@ -38,6 +38,16 @@ fn somebody_who_speaks_another_protocol_is_told_apart() {
 }
 
 #[test]
+fn somebody_who_greets_and_says_no_more_is_given_up() {
+    let place = Place::new();
+    let receiver = place.receive(&["--once", "--idle", "1"]);
+    let mut other = TcpStream::connect(receiver.address).unwrap();
+    // HELLO: its length, its kind, everything, and version 1 with chunks of 2^18 bytes.
+    other.write_all(b"\0\0\0\x18\x01\0\0\0\xff\xff\xff\xffmbuffile\0\x01\x12\0\0\0\0\0").unwrap();
+    receiver.end().expect(BROKEN).complains("the other end has said nothing for 1 s");
+}
+
+#[test]
 fn somebody_who_only_looks_is_no_transfer() {
     let place = Place::new();
     let receiver = place.receive(&["--once"]);
@@ -129,7 +139,7 @@ fn a_receiver_that_falls_silent_is_given_up() {
     let paths = [place.write("x", &Rng::new(1).bytes(20_000_000))];
     receiver.run.signal("STOP");
     let sent = receiver.send(&["--idle", "1"], &[&paths[0]]);
-    sent.expect(BROKEN).complains("nothing has moved for 1s");
+    sent.expect(BROKEN).complains("the other end has said nothing for 1 s");
     receiver.run.signal("CONT");
     receiver.stop().expect(INTERRUPTED);
     assert_eq!(place.inbox(), [""; 0]);

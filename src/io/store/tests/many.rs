@@ -179,3 +179,40 @@ fn the_layer_is_woken_by_the_thread() {
     }
     assert_eq!(files(temporary.path()).into_keys().collect::<Vec<_>>(), ["a"]);
 }
+
+#[test]
+fn a_name_may_be_that_of_another_files_part() {
+    let pool = plain_pool();
+    let temporary = tempfile::tempdir().unwrap();
+    let mut driver = Driver::folder(temporary.path(), &pool);
+    for (no, name) in [(0, "x"), (1, "x.part")] {
+        driver.ask(no, create(name, false));
+        let write = driver.write(0, b"1");
+        driver.ask(no, write);
+        driver.ask(no, commit(1));
+    }
+    for _ in 0..6 {
+        driver.answer().result.unwrap();
+    }
+    assert_eq!(files(temporary.path()).into_keys().collect::<Vec<_>>(), ["x", "x.part"]);
+}
+
+#[test]
+fn a_folder_that_somebody_has_removed_fails_nothing_elsewhere() {
+    let pool = plain_pool();
+    let temporary = tempfile::tempdir().unwrap();
+    let mut driver = Driver::folder(temporary.path(), &pool);
+    driver.done(9, create("gone/sub/f", false)).unwrap();
+    driver.done(9, Request::Discard).unwrap();
+    fs::remove_dir_all(temporary.path().join("gone")).unwrap();
+    for (no, name) in [(0, "a"), (1, "b/c"), (2, "d")] {
+        driver.ask(no, create(name, false));
+        let write = driver.write(0, b"1");
+        driver.ask(no, write);
+        driver.ask(no, commit(1));
+    }
+    for _ in 0..9 {
+        driver.answer().result.unwrap();
+    }
+    assert_eq!(files(temporary.path()).into_keys().collect::<Vec<_>>(), ["a", "b/c", "d"]);
+}

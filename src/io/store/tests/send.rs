@@ -357,3 +357,22 @@ fn a_stream_that_would_block_is_asked_again() {
     assert_eq!(driver.read(1, 0, 10), b"ok");
     assert!(matches!(driver.done(1, read(2, 10)), Ok(Done::End { offset: 2 })));
 }
+
+#[test]
+fn a_stream_that_brings_nothing_keeps_no_answers_back() {
+    let pool = plain_pool();
+    let (reader, writer) = io::pipe().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    fs::write(&path, b"abc").unwrap();
+    let items = vec![item("a", What::File(path)), item("s", What::Stream(Box::new(reader)))];
+    let mut driver = driver(&pool, items);
+    driver.done(0, Request::Next).unwrap();
+    driver.done(1, Request::Next).unwrap();
+    driver.ask(0, read(0, 3));
+    driver.ask(1, read(0, 100));
+    let answer = driver.answer(); // though the thread waits for the pipe
+    assert_eq!((answer.file, answer.result.is_ok()), (0, true));
+    drop(writer);
+    assert!(matches!(driver.answer().result, Ok(Done::End { offset: 0 })));
+}
