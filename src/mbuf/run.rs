@@ -33,11 +33,14 @@ impl Run {
         let cache = alloc.cache();
         if class == Class::Small {
             if let Some(index) = cache.pop_here(Class::Small) {
+                alloc.inner().taken(Class::Small, index);
                 // SAFETY: just taken from this pool.
                 return Ok(unsafe { Self::from_index(alloc.inner(), index, headroom) });
             }
         } else if let Some((index, cluster)) = cache.pop_pair_here(class) {
             let pool = alloc.inner();
+            pool.taken(Class::Small, index);
+            pool.taken(class, cluster);
             // SAFETY: both were just taken from this pool.
             return Ok(unsafe { Self::from_indices(pool, index, class, cluster, headroom) });
         }
@@ -49,12 +52,14 @@ impl Run {
     fn alloc_slow<A: Alloc>(alloc: &A, class: Class, headroom: usize) -> Result<Run> {
         let pool = alloc.inner();
         let index = alloc.take(Class::Small).ok_or(Error::NoBuffers { class: Class::Small })?;
+        pool.taken(Class::Small, index);
         // SAFETY: just taken from this pool.
         let run = unsafe { Self::from_index(pool, index, headroom) };
         if class == Class::Small {
             return Ok(run);
         }
         let cluster = alloc.take(class).ok_or(Error::NoBuffers { class })?;
+        pool.taken(class, cluster);
         mem::forget(run);
         // SAFETY: both were just taken from this pool; the run that had the first is forgotten.
         Ok(unsafe { Self::from_indices(pool, index, class, cluster, headroom) })

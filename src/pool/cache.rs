@@ -5,75 +5,23 @@
 //! depot. Here the two are the halves of one array, which holds indices, so free memory is not
 //! touched.
 //!
-//! A thread finds its cache through a table in thread-local storage, by the pool's id. The table
-//! has no destructor, so it can be read at any time in a thread's life; a second, guarded value
-//! has one, which gives the caches back when the thread ends. What is freed after that goes to the
-//! depot directly.
+//! A thread finds its cache in a table of its own (`cache/table.rs`), and gives its caches back when
+//! it ends. What is freed after that goes to the depot directly.
 
-use std::{
-    cell::{Cell, UnsafeCell},
-    fmt,
-    ptr::NonNull,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+mod table;
+
+use std::{cell::UnsafeCell, fmt, ptr::NonNull};
+
+pub(crate) use table::{NO_ID, SLOTS};
+
+use super::{
+    Inner,
+    sync::{AtomicUsize, Ordering::Relaxed, Step, Witness, reached},
 };
-
-use super::Inner;
 use crate::class::Class;
 
-/// Buffers in a magazine, at most.
-const MAGAZINE: usize = 64;
-/// Pools that can have per-thread caches at the same time; further ones work on the depot.
-pub(crate) const SLOTS: usize = 32;
-/// The id of a pool that has no place in the table.
-pub(crate) const NO_ID: usize = SLOTS;
-
-thread_local! {
-    /// By pool id; the last place is that of pools without one. Invariant: each entry is [`NOTHING`]
-    /// or a cache that belongs to this thread and was not retired.
-    static CACHES: [Cell<*const Cache>; SLOTS + 1] =
-        const { [const { Cell::new(NOTHING.get()) }; SLOTS + 1] };
-    static GUARD: Guard = const { Guard };
-}
-
-/// Stands in the table where a thread has no cache: it has nothing to give and takes nothing, so
-/// that the fast path needs no test of its own for "no cache".
-static NOTHING: Nothing = Nothing(Cache {
-    filled: [const { AtomicUsize::new(0) }; 5],
-    limit: [const { AtomicUsize::new(0) }; 5],
-    quick_limit: [const { AtomicUsize::new(0) }; 5],
-    step: [0; 5],
-    inner: NonNull::dangling(),
-    indices: [const { UnsafeCell::new([0; 2 * MAGAZINE]) }; 5],
-});
-
-struct Nothing(Cache);
-
-// SAFETY: nobody writes to it: with `filled` and the limits at 0, `pop_here` and `push_here` change
-// nothing, and no other method is called on it (`own`).
-unsafe impl Sync for Nothing {}
-
-impl Nothing {
-    const fn get(&'static self) -> *const Cache {
-        &raw const self.0
-    }
-}
-
-/// Gives this thread's caches back when the thread ends.
-struct Guard;
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        CACHES.with(|caches| {
-            for slot in caches {
-                if let Some(cache) = own(slot.replace(NOTHING.get())) {
-                    // SAFETY: the table holds only caches made by `Cache::new` that were not
-                    // retired yet; this one has just left the table.
-                    unsafe { Cache::retire(cache) };
-                }
-            }
-        });
-    }
-}
+/// Buffers in a magazine, at most. (The stacks of loom's threads are small.)
+const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// The free buffers of one thread, or of one receiver, for one pool.
 ///
@@ -92,13 +40,16 @@ pub(crate) struct Cache {
     /// Invariant: valid as long as the cache exists, which holds one of the pool's references.
     inner: NonNull<Inner>,
     indices: [UnsafeCell<[u32; 2 * MAGAZINE]>; 5],
+    /// Tells a model's checker who looks at the cache, and who frees it.
+    witness: Witness,
 }
 
 impl Cache {
     /// Makes a cache and registers it with the pool; `None` where the pool is closing.
     fn new(inner: &Inner) -> Option<NonNull<Cache>> {
         let mut registry = inner.registry();
-        if registry.closing {
+        if registry.closing && !Step::NoCacheWhileClosing.is_broken() {
+            reached("refused a cache");
             return None;
         }
         // Small classes move few at a time: a thread that only frees strands up to two magazines.
@@ -111,11 +62,26 @@ impl Cache {
             step,
             inner: NonNull::from(inner),
             indices: [const { UnsafeCell::new([0; 2 * MAGAZINE]) }; 5],
+            witness: Witness::new(),
         });
         let cache = NonNull::from(Box::leak(cache));
         registry.caches.push(CachePtr(cache));
         inner.refs().add(1);
         Some(cache)
+    }
+
+    /// One that has nothing and takes nothing.
+    #[cfg(loom)]
+    fn empty() -> Cache {
+        Cache {
+            filled: Default::default(),
+            limit: Default::default(),
+            quick_limit: Default::default(),
+            step: [0; 5],
+            inner: NonNull::dangling(),
+            indices: [const { UnsafeCell::new([0; 2 * MAGAZINE]) }; 5],
+            witness: Witness::new(),
+        }
     }
 
     /// Takes a free buffer, if there is one here.
@@ -165,6 +131,7 @@ impl Cache {
         if n >= self.quick_limit[class.index()].load(Relaxed) {
             return false;
         }
+        self.inner().freed(class, index);
         self.keep(class, index, n);
         true
     }
@@ -210,10 +177,10 @@ impl Cache {
     #[cold]
     #[inline(never)]
     fn spill(&self, class: Class) -> bool {
-        let i = class.index();
-        if self.limit[i].load(Relaxed) == 0 {
+        if self.is_closed(class) {
             return false;
         }
+        let i = class.index();
         let filled = self.filled[i].load(Relaxed);
         let step = self.step[i];
         // SAFETY: only the owner reaches `indices`, and no other reference to it exists here.
@@ -224,6 +191,11 @@ impl Cache {
         self.inner().deposit(class, &indices[..step]);
         indices.copy_within(step..filled, 0);
         true
+    }
+
+    /// Whether the pool has closed, as far as a class knows: the limits become 0 one by one.
+    fn is_closed(&self, class: Class) -> bool {
+        self.limit[class.index()].load(Relaxed) == 0
     }
 
     /// Gives everything back to the depot.
@@ -254,6 +226,7 @@ impl Cache {
         let inner = this.inner;
         this.flush();
         this.inner().registry().caches.retain(|other| other.0 != cache);
+        this.witness.frees();
         // SAFETY: as above; the registry, the only other place that knew it, has forgotten it
         // under its lock.
         drop(unsafe { Box::from_raw(cache.as_ptr()) });
@@ -272,6 +245,7 @@ unsafe impl Send for CachePtr {}
 impl CachePtr {
     /// From now on every free through this cache takes the slow path, which retires it.
     pub(crate) fn close(&self) {
+        reached("a cache was told that the pool closes");
         for limit in self.get().limit.iter().chain(&self.get().quick_limit) {
             limit.store(0, Relaxed);
         }
@@ -285,7 +259,9 @@ impl CachePtr {
     fn get(&self) -> &Cache {
         // SAFETY: a registered cache is freed only after it left the registry, under the lock that
         // the caller holds to reach this value.
-        unsafe { self.0.as_ref() }
+        let cache = unsafe { self.0.as_ref() };
+        cache.witness.looks();
+        cache
     }
 }
 
@@ -295,26 +271,20 @@ impl fmt::Debug for CachePtr {
     }
 }
 
-/// This thread's cache of a pool, or [`NOTHING`]: for [`Cache::pop_here`] and its like only.
+/// This thread's cache of a pool, or one that has nothing: for [`Cache::pop_here`] and its like only.
 #[inline(always)]
 pub(crate) fn here(inner: &Inner) -> &Cache {
-    // SAFETY: an id is a place of the table, or the one after them, which the table has too.
-    let cache = CACHES.with(|caches| unsafe { caches.get_unchecked(inner.id()) }.get());
-    // SAFETY: the table holds `NOTHING`, or a cache that was not retired and belongs to this
-    // thread; it is retired by this thread only, in functions that do not use such a reference any
-    // more.
+    let cache = table::get_or_nothing(inner.id());
+    // SAFETY: the table holds a cache that was not retired and belongs to this thread, or gives the
+    // empty one; a cache is retired by its own thread only, in functions that do not use such a
+    // reference any more.
     unsafe { &*cache }
 }
 
 /// This thread's cache of a pool, if it has one.
 fn local(inner: &Inner) -> Option<&Cache> {
-    let cache = here(inner);
-    own(cache).map(|_| cache)
-}
-
-/// A cache that is one.
-fn own(cache: *const Cache) -> Option<NonNull<Cache>> {
-    if cache == NOTHING.get() { None } else { NonNull::new(cache.cast_mut()) }
+    // SAFETY: as in `here`.
+    table::get(inner.id()).map(|cache| unsafe { cache.as_ref() })
 }
 
 /// Takes a free buffer through this thread's cache, which it makes and fills if need be.
@@ -336,6 +306,7 @@ pub(crate) fn alloc(inner: &Inner, class: Class) -> Option<u32> {
 pub(crate) unsafe fn free(inner: NonNull<Inner>, class: Class, index: u32) {
     // SAFETY: the buffer, which is outside the depot, keeps the pool alive until it is put back.
     let shared = unsafe { inner.as_ref() };
+    shared.freed(class, index);
     if let Some(cache) = local(shared).or_else(|| make_local(shared)) {
         if cache.push(class, index) {
             return;
@@ -357,7 +328,7 @@ pub(crate) fn flush(inner: &Inner) {
 
 /// Ends this thread's cache of a pool, if it has one. The caller holds a reference to the pool.
 pub(crate) fn retire_local(inner: &Inner) {
-    if let Some(cache) = own(CACHES.with(|caches| caches[inner.id()].replace(NOTHING.get()))) {
+    if let Some(cache) = table::take(inner.id()) {
         // SAFETY: the cache has just left this thread's table, where it was the only entry.
         unsafe { Cache::retire(cache) };
     }
@@ -368,29 +339,34 @@ pub(crate) fn retire_local(inner: &Inner) {
 #[inline(never)]
 fn make_local(inner: &Inner) -> Option<&Cache> {
     // The guard's access fails where the thread is ending: nobody would give the cache back.
-    if inner.id() == NO_ID || GUARD.try_with(|_| ()).is_err() {
+    if inner.id() == NO_ID || !table::is_guarded() {
         return None;
     }
     retire_closed();
     let cache = Cache::new(inner)?;
-    CACHES.with(|caches| caches[inner.id()].set(cache.as_ptr()));
+    table::set(inner.id(), cache);
     local(inner)
 }
 
 /// Ends this thread's caches of pools that have closed since: one that nothing is freed to any more
 /// would otherwise stay mapped until the thread ends.
 fn retire_closed() {
-    CACHES.with(|caches| {
-        for slot in caches {
-            let Some(cache) = own(slot.get()) else { continue };
-            // SAFETY: the table holds only caches that were not retired.
-            if unsafe { cache.as_ref() }.limit[0].load(Relaxed) == 0 {
-                slot.set(NOTHING.get());
-                // SAFETY: the cache has just left this thread's table, where it was the only entry.
-                unsafe { Cache::retire(cache) };
-            }
+    for id in 0..SLOTS {
+        let Some(cache) = table::get(id) else { continue };
+        // SAFETY: the table holds only caches that were not retired.
+        if unsafe { cache.as_ref() }.is_closed(Class::Small) {
+            table::take(id);
+            // SAFETY: the cache has just left this thread's table, where it was the only entry.
+            unsafe { Cache::retire(cache) };
         }
-    });
+    }
+}
+
+/// Whether this thread's cache of the pool with this id, if it has one, knows that the pool closes.
+#[cfg(all(loom, test))]
+pub(crate) fn is_closed(id: usize) -> Option<bool> {
+    // SAFETY: the table holds only caches that were not retired.
+    table::get(id).map(|cache| unsafe { cache.as_ref() }.is_closed(Class::Small))
 }
 
 /// A cache that belongs to a handle instead of a thread.
@@ -409,10 +385,11 @@ impl OwnCache {
         self.0.map(|cache| unsafe { cache.as_ref() })
     }
 
-    /// The cache, or [`NOTHING`]: for [`Cache::pop_here`] and its like only.
+    /// The cache, or one that has nothing: for [`Cache::pop_here`] and its like only.
     #[inline(always)]
     pub(crate) fn here(&self) -> &Cache {
-        self.get().unwrap_or(&NOTHING.0)
+        // SAFETY: the empty cache outlives every thread that can call this.
+        self.get().unwrap_or_else(|| unsafe { &*table::nothing() })
     }
 
     /// Takes a free buffer, leaving the reserve in the depot.

@@ -5,7 +5,7 @@
 
 use std::{collections::TryReserveError, ops::Range};
 
-use super::sync::{AtomicU32, AtomicUsize, Mutex, Ordering, lock};
+use super::sync::{AtomicU32, AtomicUsize, Mutex, Ordering, Step, lock};
 
 /// The free buffers of one class that no cache holds: a stack of indices under a lock.
 ///
@@ -84,12 +84,12 @@ impl Refs {
     /// Subtracts; `true` says that nothing is left and that the caller must free the pool.
     #[must_use]
     pub(crate) fn sub(&self, n: usize) -> bool {
-        if self.0.fetch_sub(n, Ordering::Release) != n {
+        if self.0.fetch_sub(n, Step::RefGoes.order()) != n {
             return false;
         }
         // All that others did with the pool, before they let go of it, happens before it is freed.
         // A load of the same atomic does what a fence would, and ThreadSanitizer understands it.
-        self.0.load(Ordering::Acquire) == 0
+        self.0.load(Step::LastRefGone.order()) == 0
     }
 }
 
@@ -119,9 +119,9 @@ impl Holders {
         // Loom skips stale values of plain loads in a way that hides this branch; a read-modify-
         // write sees them all.
         #[cfg(loom)]
-        return self.0.fetch_add(0, Ordering::Acquire) == 1;
+        return self.0.fetch_add(0, Step::SoleHolder.order()) == 1;
         #[cfg(not(loom))]
-        return self.0.load(Ordering::Acquire) == 1;
+        return self.0.load(Step::SoleHolder.order()) == 1;
     }
 
     /// The caller lets go; `true` says that it was the last and must free the storage.
@@ -130,10 +130,10 @@ impl Holders {
         if self.is_sole() {
             return true;
         }
-        if self.0.fetch_sub(1, Ordering::Release) != 1 {
+        if self.0.fetch_sub(1, Step::HolderGoes.order()) != 1 {
             return false;
         }
-        self.0.load(Ordering::Acquire);
+        self.0.load(Step::LastHolderGone.order());
         true
     }
 }

@@ -31,6 +31,7 @@ mod memory;
 mod models;
 mod stats;
 mod sync;
+mod watch;
 
 use std::{
     collections::TryReserveError,
@@ -40,8 +41,8 @@ use std::{
     os::fd::OwnedFd,
     ptr::NonNull,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -53,6 +54,8 @@ use depot::{Depot, Refs};
 pub use memory::Pages;
 use memory::{Layout, Memory};
 pub use stats::{ClassStats, MbufType, PoolStats};
+use sync::{AtomicUsize, MutexGuard};
+use watch::Watch;
 
 pub use crate::class::Class;
 use crate::error::{BuildError, Error, Result};
@@ -101,11 +104,12 @@ pub(crate) struct Inner {
     low: AtomicU8,
     low_event: Mutex<Option<File>>,
     handles: AtomicUsize,
-    registry: Mutex<Registry>,
+    registry: sync::Mutex<Registry>,
     denied: [AtomicU64; 5],
-    types: [AtomicUsize; MbufType::COUNT],
+    types: [std::sync::atomic::AtomicUsize; MbufType::COUNT],
     discards: Mutex<Vec<(&'static str, u64)>>,
     name: String,
+    watch: Watch,
     memory: Memory,
 }
 
@@ -120,6 +124,7 @@ unsafe impl Sync for Inner {}
 struct Tables {
     depots: [Depot; 5],
     holders: [Box<[Holders]>; 4],
+    watch: Watch,
 }
 
 impl Tables {
@@ -131,6 +136,7 @@ impl Tables {
         Ok(Tables {
             depots: [depot(small)?, depot(k2)?, depot(k4)?, depot(k16)?, depot(k64)?],
             holders: [holders(k2)?, holders(k4)?, holders(k16)?, holders(k64)?],
+            watch: Watch::new(counts)?,
         })
     }
 }
@@ -190,7 +196,7 @@ impl Inner {
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.registry)
     }
 
     /// Takes buffers out of the depot and counts them as outside. 0: there are none, which is
@@ -334,6 +340,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.watch.end(self.base, &self.layout);
         // No cache is left, or it would hold a reference: the id may be given to another pool.
         ids::release(self.id);
     }
@@ -421,13 +428,15 @@ impl Pool {
             low: AtomicU8::new(0),
             low_event: Mutex::new(None),
             handles: AtomicUsize::new(1),
-            registry: Mutex::default(),
+            registry: sync::Mutex::new(Registry::default()),
             denied: Default::default(),
             types: Default::default(),
             discards: Mutex::default(),
             name: config.name,
+            watch: tables.watch,
             memory,
         });
+        inner.watch.begin(inner.base, &inner.layout);
         let inner = NonNull::from(Box::leak(inner));
         // SAFETY: just made; nobody else has it yet.
         unsafe { (*inner.as_ptr()).me = inner };
@@ -573,7 +582,12 @@ impl Clone for Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         let inner = self.inner();
-        if inner.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // Relaxed: whoever was here before has registered its caches under the lock, and that the
+        // count says so orders the two.
+        if inner.handles.fetch_sub(1, Ordering::Relaxed) == 1 {
+            if sync::Step::IdStaysWithCaches.is_broken() {
+                ids::release(inner.id);
+            }
             let mut registry = inner.registry();
             registry.closing = true;
             registry.caches.iter().for_each(CachePtr::close);

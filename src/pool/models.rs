@@ -1,164 +1,88 @@
-//! Models for loom: every interleaving of a few threads over the depot and the counts.
+//! Models for loom: every interleaving of a few threads, over the pool itself and the counts in it.
 //!
-//! Memory is an array of loom's cells: reading, writing and unmapping it are checked for races.
-//! Each model counts that the branches it is about were reached, since an exploration that never
-//! reaches a branch passes whatever the branch does.
+//! `sync.rs` puts loom's atomics, locks and thread-locals in the place of the real ones; memory is
+//! watched by cells of loom's (`watch.rs`, [`super::sync::Witness`]), which report whoever touches a
+//! buffer, a cache or the pool without being ordered after those before.
 //!
-//! `RUSTFLAGS='--cfg loom' cargo test --lib loom_`
+//! An exploration that never reaches a branch passes whatever the branch does. So each model names
+//! the branches that it is about, and fails if one was not reached; and each is run again with the
+//! steps broken that it should prove, one at a time, and must fail every time.
+//!
+//! `RUSTFLAGS='--cfg loom' cargo test --lib loom_`; threads are preempted up to twice in an execution,
+//! or as often as `LOOM_MAX_PREEMPTIONS` says.
 
-use std::sync::atomic::{AtomicUsize as Counter, Ordering::SeqCst};
+mod depot;
+mod life;
+mod sharing;
 
-use loom::{cell::UnsafeCell, model, sync::Arc, thread};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    process::Command,
+    sync::{Mutex, OnceLock},
+};
 
-use super::depot::{Depot, Holders, Refs};
+pub(super) use life::ended;
 
-/// Two buffers of memory, a depot over them, and what keeps both.
-struct Pool {
-    depot: Depot,
-    refs: Refs,
-    memory: [UnsafeCell<u32>; 2],
+use super::sync::Step;
+
+/// Names the step that is broken in this process.
+const BROKEN: &str = "MBUF_BROKEN_STEP";
+
+/// The step that is broken in this process, if one is.
+pub(super) fn broken() -> Option<Step> {
+    static STEP: OnceLock<Option<Step>> = OnceLock::new();
+    *STEP.get_or_init(|| {
+        let name = std::env::var(BROKEN).ok()?;
+        let step = Step::ALL.into_iter().find(|step| format!("{step:?}") == name);
+        Some(step.expect("the name of a step"))
+    })
 }
 
-impl Pool {
-    fn new(refs: usize) -> Self {
-        Self {
-            depot: Depot::full(0..2).unwrap(),
-            refs: Refs::new(refs),
-            memory: [UnsafeCell::new(0), UnsafeCell::new(0)],
-        }
+thread_local! {
+    /// How often each branch was reached. (Loom's threads share one thread of the system.)
+    static REACHED: RefCell<BTreeMap<String, usize>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Counts a branch.
+pub(super) fn reached(branch: &str) {
+    REACHED.with_borrow_mut(|reached| *reached.entry(branch.to_owned()).or_default() += 1);
+}
+
+/// Explores a model: it must reach all these branches, and notice each of these steps if it is
+/// broken. `test` is the path of the test that calls this.
+fn explore(test: &str, model: fn(), branches: &[&str], steps: &[Step]) {
+    // Processes are many times the work of one model: one after the other.
+    static ONE: Mutex<()> = Mutex::new(());
+
+    let mut builder = loom::model::Builder::new();
+    // Without a bound the largest models take hours. Few faults need more than two preemptions.
+    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.check(model);
+    if broken().is_some() {
+        return;
     }
-
-    fn write(&self, index: u32, value: u32) {
-        // SAFETY: the model's point: loom reports it if anyone else touches the cell.
-        self.memory[index as usize].with_mut(|cell| unsafe { *cell = value });
+    let reached = REACHED.with_borrow(BTreeMap::clone);
+    for branch in branches {
+        assert!(reached.contains_key(*branch), "never reached: {branch}; only {reached:?}");
     }
-
-    /// Touches all memory, as unmapping it does.
-    fn unmap(&self) {
-        self.write(0, 0);
-        self.write(1, 0);
+    println!("{test}: {reached:?}");
+    for step in steps {
+        let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let test = test.trim_start_matches("mbuf::");
+        // A process of its own: what has failed in a model leaves threads in the middle of things.
+        let output = Command::new(std::env::current_exe().expect("the path of this program"))
+            .args([test, "--exact", "--nocapture"])
+            .env(BROKEN, format!("{step:?}"))
+            .output()
+            .expect("this program starts once more");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{test} does not notice that {step:?} is broken");
+        // Loom's words, the models' own, and those of `watch.rs`.
+        let signs = ["Causality violation", "a model's claim", "given out while it is in use"];
+        assert!(
+            signs.iter().any(|sign| said.contains(sign)),
+            "{test} with {step:?} broken fails for another reason: {said}"
+        );
     }
-}
-
-#[test]
-fn loom_the_last_reference_unmaps_once_and_after_all_writes() {
-    static UNMAPPED: Counter = Counter::new(0);
-    static RUNS: Counter = Counter::new(0);
-    static BY_HANDLE: Counter = Counter::new(0);
-    model(|| {
-        RUNS.fetch_add(1, SeqCst);
-        // The handle's reference; each thread has a buffer outside the depot.
-        let pool = Arc::new(Pool::new(1));
-        let mut out = [0; 2];
-        assert_eq!(pool.depot.take(&mut out, 0), (2, 0));
-        pool.refs.add(2);
-        let threads = out.map(|index| {
-            let pool = pool.clone();
-            thread::spawn(move || {
-                pool.write(index, 7);
-                pool.depot.put(&[index]);
-                if pool.refs.sub(1) {
-                    pool.unmap();
-                    UNMAPPED.fetch_add(1, SeqCst);
-                }
-            })
-        });
-        if pool.refs.sub(1) {
-            pool.unmap();
-            UNMAPPED.fetch_add(1, SeqCst);
-            BY_HANDLE.fetch_add(1, SeqCst);
-        }
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        assert_eq!(pool.depot.levels().0, 2);
-    });
-    let (runs, unmapped, by_handle) =
-        (RUNS.load(SeqCst), UNMAPPED.load(SeqCst), BY_HANDLE.load(SeqCst));
-    assert_eq!(unmapped, runs);
-    assert!(by_handle > 0 && by_handle < runs, "{by_handle} of {runs}");
-}
-
-#[test]
-fn loom_a_buffer_that_goes_through_the_depot_is_seen_as_it_was_left() {
-    static PASSED_ON: Counter = Counter::new(0);
-    model(|| {
-        let pool = Arc::new(Pool::new(2));
-        let mut out = [0];
-        assert_eq!(pool.depot.take(&mut out, 0), (1, 1));
-        let other = pool.clone();
-        let first = out[0];
-        let thread = thread::spawn(move || {
-            other.write(first, 1);
-            other.depot.put(&[first]);
-        });
-        let mut out = [0; 2];
-        let (taken, _) = pool.depot.take(&mut out, 0);
-        for &index in &out[..taken] {
-            pool.write(index, 2);
-            if index == first {
-                PASSED_ON.fetch_add(1, SeqCst);
-            }
-        }
-        thread.join().unwrap();
-    });
-    assert!(PASSED_ON.load(SeqCst) > 0);
-}
-
-#[test]
-fn loom_the_last_holder_frees_once_and_after_all_reads() {
-    static RUNS: Counter = Counter::new(0);
-    static FREED: Counter = Counter::new(0);
-    static BY_FIRST: Counter = Counter::new(0);
-    model(|| {
-        RUNS.fetch_add(1, SeqCst);
-        let shared = Arc::new((Holders::new(), UnsafeCell::new(5u32)));
-        shared.0.first(1);
-        let other = shared.clone();
-        let let_go = |shared: &(Holders, UnsafeCell<u32>)| {
-            // SAFETY: the model's point: loom reports it if anyone writes meanwhile.
-            assert_eq!(shared.1.with(|cell| unsafe { *cell }), 5);
-            let last = shared.0.release();
-            if last {
-                // SAFETY: as above.
-                shared.1.with_mut(|cell| unsafe { *cell = 0 });
-                FREED.fetch_add(1, SeqCst);
-            }
-            last
-        };
-        let thread = thread::spawn(move || let_go(&other));
-        if let_go(&shared) {
-            BY_FIRST.fetch_add(1, SeqCst);
-        }
-        thread.join().unwrap();
-    });
-    let (runs, freed, by_first) = (RUNS.load(SeqCst), FREED.load(SeqCst), BY_FIRST.load(SeqCst));
-    assert_eq!(freed, runs);
-    assert!(by_first > 0 && by_first < runs, "{by_first} of {runs}");
-}
-
-#[test]
-fn loom_who_is_sole_again_writes_after_the_others_reads() {
-    static REGAINED: Counter = Counter::new(0);
-    static STILL_SHARED: Counter = Counter::new(0);
-    model(|| {
-        let shared = Arc::new((Holders::new(), UnsafeCell::new(5u32)));
-        shared.0.first(1);
-        let other = shared.clone();
-        let thread = thread::spawn(move || {
-            // SAFETY: the model's point: loom reports it if anyone writes meanwhile.
-            assert_eq!(other.1.with(|cell| unsafe { *cell }), 5);
-            assert!(!other.0.release() || other.0.is_sole());
-        });
-        if shared.0.is_sole() {
-            // SAFETY: as above.
-            shared.1.with_mut(|cell| unsafe { *cell = 6 });
-            REGAINED.fetch_add(1, SeqCst);
-        } else {
-            STILL_SHARED.fetch_add(1, SeqCst);
-        }
-        thread.join().unwrap();
-    });
-    assert!(REGAINED.load(SeqCst) > 0, "the branch was never reached");
-    assert!(STILL_SHARED.load(SeqCst) > 0, "the branch was never reached");
 }
