@@ -6,15 +6,21 @@ pub(crate) use loom::sync::{
     atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 #[cfg(not(loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU32, AtomicUsize, Ordering},
-};
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+#[cfg(not(any(loom, tsan)))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
+
+/// ThreadSanitizer sees into crates that are compiled with it, not into the standard library.
+#[cfg(tsan)]
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 /// Locks; a thread that panicked while it held the lock left plain numbers behind, never a
 /// half-made structure, so poisoning is ignored.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    #[cfg(not(tsan))]
+    return mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    #[cfg(tsan)]
+    mutex.lock()
 }
 
 /// A place in the code that the pool's soundness hangs on. The models break one after the other, and

@@ -255,7 +255,7 @@ mod tool {
 
 #[cfg(all(test, debug_assertions, not(loom)))]
 mod tests {
-    use std::{mem, ptr::NonNull};
+    use std::ptr::NonNull;
 
     use crate::pool::{Alloc, Class, Inner, Pool};
 
@@ -308,7 +308,7 @@ mod tests {
         drop(chain);
         // SAFETY: not sound in any program, save that the mapping is there: what is to be noticed.
         unsafe { stale.wrapping_add(100).write(8) };
-        mem::forget(pool.chain_from(&[7; 300]));
+        std::mem::forget(pool.chain_from(&[7; 300]));
     }
 
     #[test]
