@@ -106,7 +106,7 @@ pub enum Op {
 }
 
 /// What an operation answers, beside the change of the chain.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Out<C> {
     Nothing,
     Count(usize),
