@@ -139,6 +139,11 @@ fn shape_does_not_show() {
             let whole = &Cut::OneSegment.ends(len);
             let mut plainest = Shape::Cluster.build(&home, &foreign, &model, whole);
             let expected = answer(&op, &mut plainest, &foreign);
+            let mut left = model.clone();
+            let out = op.model(&mut left, &pattern(60, 9));
+            assert_eq!((expected.out.as_ref().ok(), &expected.left), (out.as_ref().ok(), &left));
+            assert_eq!(expected.source, Address::Mac([3; 6]), "{op:?}");
+            assert_eq!(expected.given_back, op.takes_other() && out.is_err(), "{op:?}");
             for shape in Shape::ALL {
                 for cut in [Cut::OneSegment, Cut::OneByteEach, Cut::Growing] {
                     if matches!(cut, Cut::OneSegment) && len > 100 && !shape.holds_long_pieces() {
