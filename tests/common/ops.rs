@@ -355,8 +355,8 @@ pub fn plain(out: &Out<Chain>) -> Out<Vec<u8>> {
 fn commit(mut room: Reserved<'_>, bytes: &[u8]) -> usize {
     let mut pieces = SmallVec::<[libc::iovec; 4]>::new();
     room.iovecs(&mut pieces);
-    assert_eq!(pieces.iter().map(|piece| piece.iov_len).sum::<usize>(), room.len());
-    assert_eq!(room.is_empty(), room.len() == 0);
+    let all: usize = pieces.iter().map(|piece| piece.iov_len).sum();
+    assert_eq!((room.len(), room.is_empty()), (all, all == 0));
     let mut left = &bytes[..bytes.len().min(room.len())];
     let n = left.len();
     for piece in pieces {

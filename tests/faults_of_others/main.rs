@@ -14,7 +14,7 @@
 //! 8. A pool torn down while buffers are out (grout #675); one whose creation fails half-way
 //!    (dperf #570); frees batched and never flushed (dperf #559).
 //! 9. A data race that a plain test never shows. The depot and the counts are model-checked by
-//!    loom (`RUSTFLAGS="--cfg loom" cargo test --release --lib`); here real threads meet.
+//!    loom (`RUSTFLAGS='--cfg loom' cargo test --lib loom_`); here real threads meet.
 //! 10. A recycled buffer that shows its last owner's bytes (rapace #64).
 
 #[path = "../common/mod.rs"]

@@ -1,7 +1,7 @@
 //! The faults of pools: 5, 7, 8 and 9.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     sync::{
@@ -284,4 +284,47 @@ fn fault_9_no_buffer_is_handed_out_twice() {
     assert!(attached.load(Ordering::SeqCst) > 0);
     assert_eq!(released.load(Ordering::SeqCst), attached.load(Ordering::SeqCst), "each once");
     assert_all_free(&pool);
+}
+
+/// The counts of a pool, of a cluster and of an owner, each changed by all threads at once.
+#[test]
+fn fault_9_counts_lose_no_holder_and_keep_none() {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 100_000;
+    let pool = Pool::builder().count(Class::Small, 600).count(Class::K2, 4).build().unwrap();
+    let released = Arc::new(AtomicUsize::new(0));
+    let mut attached = pool.attach(Owner(released.clone()), ..).unwrap();
+    let mut cluster = pool.chain_from(&pattern(11, 1000)).unwrap();
+    // Who holds the other end is told when the pool is no more.
+    let (mut end, event) = UnixStream::pair().unwrap();
+    end.set_nonblocking(true).unwrap();
+    pool.set_low_water_event(Some(event.into()));
+    let start = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        let threads = [(); THREADS].map(|()| {
+            let mut mine = [attached.share().unwrap(), cluster.share().unwrap()];
+            let (pool, start) = (&pool, &start);
+            scope.spawn(move || {
+                start.wait();
+                for _ in 0..ROUNDS {
+                    let handles = [(); 4].map(|()| pool.clone());
+                    let copies = mine.each_mut().map(|chain| chain.share().unwrap());
+                    drop((copies, handles));
+                }
+            })
+        });
+        // Not by the end of the scope alone, which does not wait for their caches to go.
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    assert_eq!(released.load(Ordering::SeqCst), 0, "still held");
+    assert_eq!(bytes(&attached), b"owned by somebody");
+    drop(attached);
+    assert_eq!(released.load(Ordering::SeqCst), 1, "released by the last holder");
+    cluster.header_mut::<[u8; 4]>().unwrap();
+    assert_eq!(pool.stats().class(Class::K2).in_use, 1, "private again: nothing was copied");
+    drop(pool);
+    assert_eq!(bytes(&cluster), pattern(11, 1000));
+    assert_eq!(end.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "the pool is there");
+    drop(cluster);
+    assert_eq!(end.read(&mut [0]).unwrap(), 0, "the pool is gone");
 }
