@@ -317,7 +317,14 @@ impl Op {
                     let left = *n - out.len();
                     // What is opaque cannot be lent; it can be read.
                     let Ok(here) = cursor.fill_buf() else {
-                        out.extend(cursor.by_ref().bytes().next().expect("a byte").ok());
+                        let mut byte = [0];
+                        cursor.read_exact(&mut byte).map_err(|error| {
+                            match error.raw_os_error() {
+                                Some(errno) => Error::Io { errno },
+                                None => panic!("{error}"),
+                            }
+                        })?;
+                        out.extend(byte);
                         continue;
                     };
                     if here.is_empty() {
