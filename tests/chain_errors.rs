@@ -262,6 +262,8 @@ fn hostile_numbers_are_errors_and_change_nothing() {
                 Op::Append(n),
                 Op::Writer(n, vec![1].into()),
                 Op::Reserve(n),
+                Op::Commit(n, vec![1].into()),
+                Op::CommitFrom(Class::K2, n, vec![1].into()),
                 Op::TrimFront(n),
                 Op::TrimBack(n),
                 Op::Truncate(n),
@@ -296,6 +298,14 @@ fn hostile_numbers_are_errors_and_change_nothing() {
                 assert!(refusal.fits(&error, model.len()), "{at}, should be {refusal:?}");
                 assert_eq!(Snapshot::of(&built.chain, &pools), before, "{at}");
             }
+            let mut batch = Batch::new();
+            assert!(is_empty_pool(&built.chain.share_n(n, &mut batch).unwrap_err()));
+            assert!(batch.is_empty());
+            for op in [Op::Seek(n, n), Op::Seek(n, 0), Op::Seek(0, n), Op::Seek(1, n)] {
+                let out = op.apply(&mut built.chain, &mut None).expect("any place will do");
+                assert_eq!(Ok(plain(&out)), op.model(&mut model.clone(), &[]), "{op:?}");
+            }
+            assert_eq!(Snapshot::of(&built.chain, &pools), before);
             assert!(
                 matches!(built.chain.restore(n), Err(Error::Gone { wanted, .. }) if wanted == n)
             );

@@ -72,11 +72,13 @@ pub enum Action {
     /// So many bytes are sent; then a copy goes through a queue, in pieces of so many bytes.
     Queue(usize, usize, usize),
     SetKind(usize, u8),
-    /// `other` is taken out of the chains first; `at` counts what is left.
+    /// `other` is taken out of the chains first; `at` counts what is left. `broken`: no file can be
+    /// read meanwhile.
     Operate {
         at: usize,
         other: Option<usize>,
         op: Op,
+        broken: bool,
     },
 }
 
@@ -151,8 +153,9 @@ impl State {
             Verb::Operate(_) if chains.len() >= TOO_MANY => Action::Drop(at),
             Verb::Operate(number) => {
                 let op = step::operation(number, step, len);
+                let broken = step.other.is_multiple_of(3) && op.fails_by_reading();
                 if !op.takes_other() {
-                    return Action::Operate { at, other: None, op };
+                    return Action::Operate { at, other: None, op, broken };
                 }
                 if chains.len() < 2 {
                     return Action::Nothing;
@@ -162,7 +165,8 @@ impl State {
                 if chains[other].bytes.len() + len > MOST_BYTES {
                     return Action::Nothing;
                 }
-                Action::Operate { at: at - usize::from(other < at), other: Some(other), op }
+                let at = at - usize::from(other < at);
+                Action::Operate { at, other: Some(other), op, broken }
             }
         }
     }
@@ -301,7 +305,7 @@ impl ReferenceStateMachine for State {
                     flat.stripped.clear();
                 }
             }
-            Action::Operate { at, other, op } => {
+            Action::Operate { at, other, op, .. } => {
                 state.turn.expected = state.operate(*at, *other, op);
             }
         }

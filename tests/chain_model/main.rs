@@ -2,7 +2,8 @@
 //!
 //! After each step every chain is checked: its invariants, its bytes, its metadata. One of the
 //! pools is small and moves bytes at every pullup: there `NoBuffers` is an honest answer, and must
-//! leave everything as it was. At the end nothing is in use.
+//! leave everything as it was. So must `Io`, where the file behind an opaque segment cannot be read.
+//! At the end nothing is in use.
 //!
 //! 2,000 sequences are run, or as many as `PROPTEST_CASES` says. A sequence that fails is shrunk
 //! and its seed written to `main.regressions` beside this file, which is committed.
@@ -43,9 +44,9 @@ prop_state_machine! {
 
 /// That the random steps reach what they are meant to reach.
 #[test]
-fn the_steps_reach_every_operation_and_an_empty_pool() {
+fn the_steps_reach_every_operation_an_empty_pool_and_a_broken_file() {
     let mut runner = TestRunner::deterministic();
-    let (mut refused, mut done) = (0, BTreeMap::<&str, usize>::new());
+    let (mut refused, mut unread, mut done) = (0, 0, BTreeMap::<&str, usize>::new());
     for _ in 0..200 {
         let sequences = State::sequential_strategy(1..60);
         let (mut state, steps, _) = sequences.new_tree(&mut runner).unwrap().current();
@@ -56,12 +57,13 @@ fn the_steps_reach_every_operation_and_an_empty_pool() {
             World::check_invariants(&world, &state);
         }
         refused += world.refused;
+        unread += world.unread;
         for name in &world.done {
             *done.entry(name).or_default() += 1;
         }
         World::teardown(world, state);
     }
-    assert!(refused > 100, "{refused} refusals");
+    assert!(refused > 100 && unread > 10, "{refused} refusals, {unread} failures to read");
     let missing: Vec<_> = Op::NAMES.into_iter().filter(|name| !done.contains_key(name)).collect();
     assert!(missing.is_empty(), "{missing:?} were never done");
     assert!(done.values().all(|times| *times >= 5), "{done:?}");

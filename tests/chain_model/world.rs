@@ -1,5 +1,10 @@
 //! The real thing: chains of two pools.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
 use mbuf::{Batch, Chain, Class, Error, Pool, Queue, Receiver, error::Rejected, pool::MbufType};
 use proptest_state_machine::StateMachineTest;
 
@@ -22,8 +27,12 @@ pub struct World {
     receiver: Receiver,
     chains: Vec<Chain>,
     discarded: u64,
+    /// Whether reading the files behind opaque segments fails.
+    broken: Arc<AtomicBool>,
     /// How often the tight pool was empty.
     pub refused: usize,
+    /// How often a file could not be read.
+    pub unread: usize,
     /// What was done, in order; printed when a test fails.
     pub log: Vec<Action>,
     /// The operations that were done, in order, by name.
@@ -56,7 +65,9 @@ impl StateMachineTest for World {
             tight,
             chains: Vec::new(),
             discarded: 0,
+            broken: Arc::default(),
             refused: 0,
+            unread: 0,
             log: Vec::new(),
             done: Vec::new(),
         }
@@ -83,7 +94,9 @@ impl StateMachineTest for World {
                 world.chains[*at].set_kind(kind);
                 assert_eq!(world.chains[*at].kind(), kind);
             }
-            Action::Operate { at, other, op } => world.operate(*at, *other, op, turn),
+            Action::Operate { at, other, op, broken } => {
+                world.operate(*at, *other, op, *broken, turn);
+            }
         }
         world
     }
@@ -149,7 +162,8 @@ impl World {
                 }
             },
             Make::AttachOpaque(bytes) => {
-                let owner = Unreadable::new(&[&[0], &bytes[..]].concat());
+                let mut owner = Unreadable::new(&[&[0], &bytes[..]].concat());
+                owner.broken = self.broken.clone();
                 pool.attach_opaque(owner, 1..).map(one).map_err(|rejected| rejected.error)
             }
             Make::Receive => received(&self.receiver, Receiver::chain),
@@ -181,7 +195,7 @@ impl World {
     }
 
     /// One of the operations that the chain and the model both know.
-    fn operate(&mut self, at: usize, other: Option<usize>, op: &Op, turn: &Turn) {
+    fn operate(&mut self, at: usize, other: Option<usize>, op: &Op, broken: bool, turn: &Turn) {
         let mut given = other.map(|other| self.chains.remove(other));
         let pools = [&self.roomy, &self.tight];
         let chain = &mut self.chains[at];
@@ -191,7 +205,9 @@ impl World {
             (Snapshot::of(chain, &pools), given.as_ref().map(|given| Snapshot::of(given, &pools)))
         };
         let before = snapshots(chain, &given);
+        self.broken.store(broken, SeqCst);
         let result = op.apply(chain, &mut given);
+        self.broken.store(false, SeqCst);
         let said = format!("{op:?} on {chain:?}");
         match (&turn.expected, result) {
             (Ok(expected), Ok(out)) => {
@@ -209,9 +225,11 @@ impl World {
                 assert_eq!(snapshots(chain, &given), before, "{said}");
             }
             (Ok(_), Err(error)) => {
-                assert!(is_empty_pool(&error), "{said}: {error:?}");
+                let unread = broken && matches!(error, Error::Io { errno: libc::EIO });
+                assert!(unread || is_empty_pool(&error), "{said}: {error:?}");
                 assert_eq!(snapshots(chain, &given), before, "{said}");
-                self.refused += 1;
+                self.unread += usize::from(unread);
+                self.refused += usize::from(!unread);
                 turn.refuse();
             }
             (expected, result) => panic!("{said}: {result:?}, should be {expected:?}"),

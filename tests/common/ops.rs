@@ -169,6 +169,12 @@ impl Op {
         matches!(self, Op::Concat | Op::ConcatCompact | Op::Insert(_))
     }
 
+    /// Whether it says so where a file cannot be read. The others do as far as they can: a read
+    /// stops, a dump shows dashes, slices are not given.
+    pub fn fails_by_reading(&self) -> bool {
+        !matches!(self, Op::Read(_) | Op::IoSlices | Op::Hexdump)
+    }
+
     /// Does it. `other` is taken by the operations that take a chain, and put back where they
     /// give it back.
     pub fn apply(&self, chain: &mut Chain, other: &mut Option<Chain>) -> Result<Out<Chain>, Error> {
