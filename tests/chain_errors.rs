@@ -6,148 +6,161 @@ mod common;
 use std::sync::Arc;
 
 use common::{
-    Drained, STRIPPED, Shape, Snapshot, bytes, is_empty_pool, level, modest,
-    ops::{Op, plain},
+    Built, Drained, STRIPPED, Shape, Snapshot, bytes, free, is_empty_pool, level, modest,
+    ops::{Op, Out, plain},
     pattern, pool, roomy,
 };
-use mbuf::{Address, Batch, Chain, Class, Error};
+use mbuf::{Address, Batch, Chain, Class, Error, Pool};
 
-/// Operations that need buffers, with arguments that make them need several.
-fn hungry(len: usize) -> Vec<Op> {
-    vec![
-        Op::Prepend(200),
-        Op::Prepend(5000),
-        Op::PrependSlice(pattern(80, 3000).into()),
-        Op::Push(7),
-        Op::Append(300),
-        Op::Append(70_000),
-        Op::Extend(pattern(81, 300).into()),
-        Op::Extend(pattern(82, 9000).into()),
-        Op::Extend(pattern(83, 140_000).into()),
-        Op::Write(pattern(84, 400).into()),
-        Op::Writer(3000, pattern(85, 200).into()),
-        Op::Reserve(20_000),
-        Op::Pullup(len),
-        Op::Pullup(len - 1),
-        Op::Pulldown(1, len - 2),
-        Op::Pulldown(len / 2, 2),
-        Op::Copyup(3, 10),
-        Op::Copyup(len, 3000),
-        Op::Header,
-        Op::HeaderMut([1, 2, 3]),
-        Op::Strip,
-        Op::CopyBack(1, pattern(86, len - 2).into()),
-        Op::CopyBack(len / 2, pattern(87, 5000).into()),
-        Op::CopyBack(len + 3000, pattern(88, 10).into()),
-        Op::SplitOff(0),
-        Op::SplitOff(1),
-        Op::SplitOff(len / 2),
-        Op::SplitOff(len),
-        Op::Concat,
-        Op::ConcatCompact,
-        Op::Insert(0),
-        Op::Insert(1),
-        Op::Insert(len / 2),
-        Op::Insert(len),
-        Op::Share,
-        Op::ShareRange(1, len - 2),
-        Op::ShareRange(0, 0),
-        Op::Dup,
-        Op::Unshare,
-        Op::MakeMut(0, len),
-        Op::MakeMut(len / 2, len),
-        Op::ForEachMut(1, len),
-        Op::Defrag,
-        Op::Collapse(1),
-        Op::Collapse(2),
-        Op::Compact,
-        Op::CompactToHold,
-        Op::TrimFront(len / 2),
-        Op::TrimBack(len / 2),
-        Op::Adj(-3),
-        Op::Advance(len / 2),
-    ]
+/// Which buffers of a pool are counted out, one more each time; all others are there.
+#[derive(Debug, Clone, Copy)]
+enum Scarce {
+    Small,
+    Clusters,
+    Both,
 }
 
+impl Scarce {
+    const ALL: [Scarce; 3] = [Scarce::Small, Scarce::Clusters, Scarce::Both];
+
+    fn leave(self, pool: &Pool, n: usize) -> Drained {
+        match self {
+            Scarce::Small => Drained::leave(pool, n, 99),
+            Scarce::Clusters => Drained::leave(pool, free(pool, Class::Small).min(40), n),
+            Scarce::Both => Drained::leave(pool, n, n),
+        }
+    }
+}
+
+/// Every operation, with 0, 1, 2, ... buffers until it is done, on every kind of chain.
 #[test]
 fn a_refusal_for_want_of_buffers_leaves_everything_as_it_was() {
-    let (home, foreign) = (modest("home"), roomy("foreign"));
-    // A chain of small pieces, one that is longer than a small mbuf, and one of large pieces.
-    let cases: [(usize, &[usize]); 3] =
-        [(12, &[1, 4, 5, 9, 12]), (300, &[90, 100, 101, 190, 280, 300]), (1600, &[100, 800, 1600])];
+    let counts = [100, 16, 5, 4, 4];
+    let (home, foreign) = (pool("home", counts, false), pool("foreign", counts, false));
+    // One segment, one byte a segment, small pieces; longer than a small mbuf; large pieces.
+    let bytewise: Vec<usize> = (1..=12).collect();
+    let cases: [(usize, &[usize]); 5] = [
+        (12, &[12]),
+        (12, &bytewise),
+        (12, &[1, 4, 5, 9, 12]),
+        (300, &[90, 100, 101, 190, 280, 300]),
+        (1600, &[100, 800, 1600]),
+    ];
     let (mut refused, mut granted) = (0_usize, 0_usize);
-    let mut never_refused = hungry(12).iter().map(Op::name).collect::<Vec<_>>();
+    let mut never_refused = Op::NAMES.to_vec();
     for (len, ends) in cases {
         let original = pattern(len, len);
         for shape in Shape::ALL {
-            if ends.windows(2).any(|pair| pair[1] - pair[0] > 100)
-                && !matches!(
-                    shape,
-                    Shape::Cluster
-                        | Shape::External
-                        | Shape::Writable
-                        | Shape::Opaque
-                        | Shape::Shared
-                )
-            {
+            if ends.windows(2).any(|pair| pair[1] - pair[0] > 100) && !shape.holds_long_pieces() {
                 continue;
             }
-            for op in hungry(len) {
-                let levels = (0..=10).map(|small| (small, 9)).chain((0..=3).map(|n| (20, n)));
-                for (small, clusters) in levels.chain([(0, 0), (1, 0), (2, 0), (1, 1), (2, 1)]) {
-                    let at = format!("{op:?} on {shape:?} {ends:?}, {small} + {clusters} free");
-                    let mut built = shape.build(&home, &foreign, &original, ends);
-                    built.chain.meta_mut().set_source(Address::Mac([9; 6]));
-                    let mut other = op.takes_other().then(|| {
-                        let mut other = home.chain_from(&pattern(60, 70)).unwrap();
-                        other.concat(foreign.chain_from(&pattern(61, 3)).unwrap()).unwrap();
-                        other.meta_mut().set_source(Address::Mac([8; 6]));
-                        other
-                    });
-                    let other_bytes = other.as_ref().map(bytes).unwrap_or_default();
-                    let mut model = original.clone();
-                    let expected = op.model(&mut model, &other_bytes);
-
-                    let drained = Drained::leave(&home, small, clusters);
-                    let pools = [&home, &foreign];
-                    let before = Snapshot::of(&built.chain, &pools);
-                    let other_before = other.as_ref().map(|other| Snapshot::of(other, &pools));
-                    let result = op.apply(&mut built.chain, &mut other);
-                    let Err(error) = result else {
-                        granted += 1;
-                        assert_eq!(plain(&result.unwrap()), expected.unwrap(), "{at}");
-                        assert_eq!(bytes(&built.chain), model, "{at}");
-                        built.check_keepers();
-                        continue;
-                    };
-                    refused += 1;
-                    never_refused.retain(|never| *never != op.name());
-                    assert!(is_empty_pool(&error), "{at}: {error:?}");
-                    assert_eq!(Snapshot::of(&built.chain, &pools), before, "{at}");
-                    let other_after = other.as_ref().map(|other| Snapshot::of(other, &pools));
-                    assert_eq!(other_after, other_before, "{at}: the other chain comes back");
-                    built.check_keepers();
-
-                    // With buffers again, the same chain does as if nothing had been.
-                    drop(drained);
-                    if shape == Shape::EmptyHead && small.is_multiple_of(2) {
-                        built.chain.restore(2).unwrap_or_else(|gone| panic!("{at}: {gone}"));
-                        assert_eq!(bytes(&built.chain)[..2], STRIPPED, "{at}");
-                        continue;
+            for op in Op::hungry(len) {
+                for (scarce, dry) in
+                    Scarce::ALL.into_iter().flat_map(|s| [(s, &home), (s, &foreign)])
+                {
+                    for n in 0.. {
+                        let at = format!("{op:?} on {shape:?} {ends:?}, {scarce:?} {n} of {dry:?}");
+                        let mut case = Case::new(&home, &foreign, shape, &original, ends, &op);
+                        let drained = scarce.leave(dry, n);
+                        let done = case.try_it(&op, &at);
+                        drop(drained);
+                        if done {
+                            granted += 1;
+                            break;
+                        }
+                        refused += 1;
+                        never_refused.retain(|never| *never != op.name());
+                        case.again(&op, n, &at);
+                        assert!(n < 64, "{at}: never granted");
                     }
-                    let again = op.apply(&mut built.chain, &mut other);
-                    let again = again.unwrap_or_else(|error| panic!("{at}, again: {error}"));
-                    assert_eq!(plain(&again), expected.unwrap(), "{at}, again");
-                    assert_eq!(bytes(&built.chain), model, "{at}, again");
                 }
                 assert_eq!((level(&home), level(&foreign)), ([0; 5], [0; 5]), "{op:?} {shape:?}");
             }
         }
     }
     assert!(refused > 1000 && granted > 1000, "{refused} refused, {granted} granted");
-    let free_of_buffers = ["Concat", "ConcatCompact", "TrimFront", "TrimBack", "Adj", "Advance"];
-    for never in never_refused {
-        assert!(free_of_buffers.contains(&never.as_str()), "{never} was never refused");
+    let free_of_buffers = [
+        "TrimFront",
+        "TrimBack",
+        "Truncate",
+        "Adj",
+        "Peek",
+        "Concat",
+        "ConcatCompact",
+        "Advance",
+        "Checksum",
+        "IoSlices",
+        "Read",
+        "Seek",
+        "Hexdump",
+    ];
+    assert_eq!(never_refused, free_of_buffers);
+}
+
+/// One operation on one chain, which may be refused.
+struct Case<'a> {
+    pools: [&'a Pool; 2],
+    shape: Shape,
+    built: Built,
+    other: Option<Chain>,
+    /// What the chain should be afterwards, and what the operation should answer.
+    model: Vec<u8>,
+    expected: Option<Out<Vec<u8>>>,
+}
+
+impl<'a> Case<'a> {
+    fn new(
+        home: &'a Pool,
+        foreign: &'a Pool,
+        shape: Shape,
+        original: &[u8],
+        ends: &[usize],
+        op: &Op,
+    ) -> Self {
+        let mut built = shape.build(home, foreign, original, ends);
+        built.chain.meta_mut().set_source(Address::Mac([9; 6]));
+        let other = op.takes_other().then(|| {
+            let mut other = home.chain_from(&pattern(60, 70)).unwrap();
+            other.concat(foreign.chain_from(&pattern(61, 3)).unwrap()).unwrap();
+            other.meta_mut().set_source(Address::Mac([8; 6]));
+            other
+        });
+        let mut model = original.to_vec();
+        let given = other.as_ref().map(bytes).unwrap_or_default();
+        let expected = Some(op.model(&mut model, &given).expect("nothing but buffers is wanting"));
+        Self { pools: [home, foreign], shape, built, other, model, expected }
+    }
+
+    /// Whether it was done, as it should be; if not, everything is as it was.
+    fn try_it(&mut self, op: &Op, at: &str) -> bool {
+        let before = Snapshot::of(&self.built.chain, &self.pools);
+        let other_before = self.other.as_ref().map(|other| Snapshot::of(other, &self.pools));
+        match op.apply(&mut self.built.chain, &mut self.other) {
+            Ok(out) => {
+                assert_eq!(Some(plain(&out)), self.expected, "{at}");
+                assert_eq!(bytes(&self.built.chain), self.model, "{at}");
+                self.built.check_keepers();
+                true
+            }
+            Err(error) => {
+                assert!(is_empty_pool(&error), "{at}: {error:?}");
+                assert_eq!(Snapshot::of(&self.built.chain, &self.pools), before, "{at}");
+                let other_after = self.other.as_ref().map(|other| Snapshot::of(other, &self.pools));
+                assert_eq!(other_after, other_before, "{at}: the other chain comes back");
+                self.built.check_keepers();
+                false
+            }
+        }
+    }
+
+    /// With buffers again, the same chain does as if nothing had been.
+    fn again(mut self, op: &Op, n: usize, at: &str) {
+        if self.shape == Shape::EmptyHead && n.is_multiple_of(2) {
+            self.built.chain.restore(2).unwrap_or_else(|gone| panic!("{at}: {gone}"));
+            assert_eq!(bytes(&self.built.chain)[..2], STRIPPED, "{at}");
+            return;
+        }
+        assert!(self.try_it(op, at), "{at}, again");
     }
 }
 
@@ -249,6 +262,8 @@ fn hostile_numbers_are_errors_and_change_nothing() {
                 Op::Append(n),
                 Op::Writer(n, vec![1].into()),
                 Op::Reserve(n),
+                Op::Commit(n, vec![1].into()),
+                Op::CommitFrom(Class::K2, n, vec![1].into()),
                 Op::TrimFront(n),
                 Op::TrimBack(n),
                 Op::Truncate(n),
@@ -283,6 +298,14 @@ fn hostile_numbers_are_errors_and_change_nothing() {
                 assert!(refusal.fits(&error, model.len()), "{at}, should be {refusal:?}");
                 assert_eq!(Snapshot::of(&built.chain, &pools), before, "{at}");
             }
+            let mut batch = Batch::new();
+            assert!(is_empty_pool(&built.chain.share_n(n, &mut batch).unwrap_err()));
+            assert!(batch.is_empty());
+            for op in [Op::Seek(n, n), Op::Seek(n, 0), Op::Seek(0, n), Op::Seek(1, n)] {
+                let out = op.apply(&mut built.chain, &mut None).expect("any place will do");
+                assert_eq!(Ok(plain(&out)), op.model(&mut model.clone(), &[]), "{op:?}");
+            }
+            assert_eq!(Snapshot::of(&built.chain, &pools), before);
             assert!(
                 matches!(built.chain.restore(n), Err(Error::Gone { wanted, .. }) if wanted == n)
             );

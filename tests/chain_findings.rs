@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use mbuf::{Chain, Class, Error, Pool, chain::Opaque};
+use mbuf::{Chain, Class, Error, Pool, Queue, chain::Opaque};
 
 /// Opaque memory of any length that nobody can read but by `read_at`.
 struct Mapped(usize, fn(&mut [u8]));
@@ -57,6 +57,44 @@ fn collapse_knows_which_buffers_the_pool_has() {
     chain.collapse(2).unwrap();
     assert_eq!((chain.segments(), chain.check()), (2, Ok(())));
     assert!(matches!(chain.collapse(1), Err(Error::NoBuffers { .. })));
+}
+
+/// One seed of the first format of the model (`chain_model`): a collapse to one segment where no buffer holds all.
+#[test]
+fn collapse_to_one_is_refused_where_no_buffer_holds_it() {
+    let pool = Pool::builder().count(Class::Small, 24).headroom(16).build().unwrap();
+    let mut chain = pool.chain_zeroed(129).unwrap();
+    let in_use = pool.stats().in_use();
+    assert!(matches!(chain.collapse(1), Err(Error::NoBuffers { .. })));
+    assert_eq!((chain.len(), chain.segments(), chain.check()), (129, 2, Ok(())));
+    assert_eq!(pool.stats().in_use(), in_use);
+}
+
+/// The other: a cluster that was pulled up, shared, sent as far as it went, and split near its
+/// front.
+#[test]
+fn a_split_of_what_was_pulled_up_and_shared_has_its_bounds() {
+    let builder = Pool::builder().headroom(16).move_on_pullup(true);
+    let pool = builder.count(Class::Small, 24).count(Class::K2, 4).build().unwrap();
+    let mut chain = pool.chain().unwrap();
+    chain.prepend(107).unwrap();
+    let mut kept = chain.share().unwrap();
+    chain.append(35).unwrap();
+    chain.pullup(114).unwrap();
+    let mut queue = Queue::new(1, 142);
+    queue.push(chain.share().unwrap()).unwrap();
+    (0..142).for_each(|_| queue.advance(1).unwrap());
+    let mut tail = chain.split_off(2).unwrap();
+    assert_eq!((chain.tailroom(), tail.headroom()), (0, 0), "each within its own bounds");
+    chain.extend_from_slice(&[1; 20]).unwrap();
+    tail.prepend_slice(&[2; 20]).unwrap();
+    assert_eq!(chain.to_vec().unwrap(), [[0; 2].as_slice(), &[1; 20]].concat());
+    assert_eq!(tail.to_vec().unwrap(), [[2; 20].as_slice(), &[0; 140]].concat());
+    kept.copy_back(0, &[3; 107]).unwrap();
+    assert_eq!(tail.to_vec().unwrap()[20..], [0; 140]);
+    assert_eq!((chain.check(), tail.check(), kept.check()), (Ok(()), Ok(()), Ok(())));
+    drop((chain, tail, kept, queue));
+    assert_eq!(pool.stats().in_use(), 0);
 }
 
 #[test]

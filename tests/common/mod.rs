@@ -112,6 +112,8 @@ pub enum Shape {
     Shared,
     /// One cluster, split at every cut and joined again.
     Split,
+    /// Put together from the back: each segment was prepended, into an mbuf of its own.
+    Prepended,
     /// Small mbufs of another pool.
     Foreign,
     /// An emptied head that can give back the two bytes [`STRIPPED`], then small mbufs.
@@ -126,7 +128,7 @@ pub enum Shape {
 pub const STRIPPED: [u8; 2] = [0xaa, 0xbb];
 
 impl Shape {
-    pub const ALL: [Shape; 11] = [
+    pub const ALL: [Shape; 12] = [
         Shape::Small,
         Shape::Cluster,
         Shape::External,
@@ -134,6 +136,7 @@ impl Shape {
         Shape::Opaque,
         Shape::Shared,
         Shape::Split,
+        Shape::Prepended,
         Shape::Foreign,
         Shape::EmptyHead,
         Shape::Mixed,
@@ -141,17 +144,26 @@ impl Shape {
     ];
 
     /// Those whose bytes can be lent.
-    pub const READABLE: [Shape; 9] = [
+    pub const READABLE: [Shape; 10] = [
         Shape::Small,
         Shape::Cluster,
         Shape::External,
         Shape::Writable,
         Shape::Shared,
         Shape::Split,
+        Shape::Prepended,
         Shape::Foreign,
         Shape::EmptyHead,
         Shape::Mixed,
     ];
+
+    /// Whether a segment may hold more bytes than a small mbuf does.
+    pub fn holds_long_pieces(self) -> bool {
+        matches!(
+            self,
+            Shape::Cluster | Shape::External | Shape::Writable | Shape::Opaque | Shape::Shared
+        )
+    }
 
     /// A chain of `bytes`, cut into segments that end at `ends` (ascending, the last of them the
     /// length; none for no bytes).
@@ -175,6 +187,20 @@ impl Shape {
                     chain.concat(tail).unwrap();
                 }
                 assert_eq!(self::bytes(&chain), bytes);
+                return Built { chain, keepers };
+            }
+            Shape::Prepended => {
+                // An mbuf whose front has no room, so that the first prepend takes another.
+                let mut chain = home.chain_with_headroom(0).unwrap();
+                for (i, &end) in ends.iter().enumerate().rev() {
+                    let start = if i == 0 { 0 } else { ends[i - 1] };
+                    let mut piece = home.chain_with_headroom(0).unwrap();
+                    piece.prepend_slice(&bytes[start..end]).unwrap();
+                    piece.concat(chain).unwrap();
+                    chain = piece;
+                }
+                assert_eq!(self::bytes(&chain), bytes);
+                assert_eq!(cuts(&chain).len(), ends.len(), "{chain:?}");
                 return Built { chain, keepers };
             }
             _ => home.chain().unwrap(),

@@ -1,15 +1,25 @@
 //! Every operation on a chain, beside what it means for a plain `Vec<u8>`.
 
+// By path, so that the rooms are found from wherever this file is included.
+#[path = "ops/list.rs"]
+mod list;
+#[path = "ops/model.rs"]
+mod model;
+
 use std::{
     fmt,
-    io::{Read, Write},
+    io::{BufRead, Read, Seek, SeekFrom, Write},
     ops::Deref,
+    ptr,
 };
 
-use mbuf::{Chain, Error};
+use mbuf::{
+    Batch, Chain, Class, Error,
+    chain::{Reserved, checksum::Sum},
+};
 use smallvec::SmallVec;
 
-use super::{LARGEST, bytes};
+use super::{LARGEST, bytes, pattern};
 
 /// Bytes that an operation is given. `Debug` says how many.
 #[derive(Clone, PartialEq)]
@@ -35,7 +45,8 @@ impl fmt::Debug for Data {
     }
 }
 
-/// An operation on one chain, with its arguments.
+/// An operation on one chain, with its arguments. One more needs a line in [`Op::NAMES`] and in
+/// [`Op::method`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     Prepend(usize),
@@ -49,6 +60,10 @@ pub enum Op {
     Writer(usize, Data),
     /// Room reserved, and not used.
     Reserve(usize),
+    /// Room reserved, written as far as the bytes go, and committed: a short read.
+    Commit(usize, Data),
+    /// The same from a receiver, in clusters of a class.
+    CommitFrom(Class, usize, Data),
     TrimFront(usize),
     TrimBack(usize),
     Truncate(usize),
@@ -70,6 +85,7 @@ pub enum Op {
     Insert(usize),
     Share,
     ShareRange(usize, usize),
+    ShareN(usize),
     Dup,
     Unshare,
     MakeMut(usize, usize),
@@ -83,15 +99,40 @@ pub enum Op {
     Checksum(usize, usize),
     IoSlices,
     Read(usize),
+    /// A cursor goes to a place and reads some bytes from there.
+    Seek(usize, usize),
+    /// The first forty bytes, to be printed.
+    Hexdump,
 }
 
 /// What an operation answers, beside the change of the chain.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Out<C> {
     Nothing,
     Count(usize),
     Bytes(Vec<u8>),
     Chain(C),
+    Chains(Vec<C>),
+}
+
+impl<C> Out<C> {
+    /// The chains in it.
+    pub fn chains(&self) -> &[C] {
+        match self {
+            Out::Chain(chain) => std::slice::from_ref(chain),
+            Out::Chains(chains) => chains,
+            _ => &[],
+        }
+    }
+
+    /// The chains in it, taken out.
+    pub fn into_chains(self) -> Vec<C> {
+        match self {
+            Out::Chain(chain) => vec![chain],
+            Out::Chains(chains) => chains,
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Why the model refuses.
@@ -123,15 +164,15 @@ impl Refusal {
 }
 
 impl Op {
-    /// The name, without the arguments.
-    pub fn name(&self) -> String {
-        let text = format!("{self:?}");
-        text.split('(').next().unwrap_or_default().to_owned()
-    }
-
     /// Whether the operation takes another chain.
     pub fn takes_other(&self) -> bool {
         matches!(self, Op::Concat | Op::ConcatCompact | Op::Insert(_))
+    }
+
+    /// Whether it says so where a file cannot be read. The others do as far as they can: a read
+    /// stops, a dump shows dashes, slices are not given.
+    pub fn fails_by_reading(&self) -> bool {
+        !matches!(self, Op::Read(_) | Op::IoSlices | Op::Hexdump)
     }
 
     /// Does it. `other` is taken by the operations that take a chain, and put back where they
@@ -155,6 +196,14 @@ impl Op {
                 Out::Count(writer.put(slice))
             }
             Op::Reserve(n) => Out::Count(chain.reserve_uninit(*n)?.len()),
+            Op::Commit(room, slice) => Out::Count(commit(chain.reserve_uninit(*room)?, slice)),
+            Op::CommitFrom(class, room, slice) => {
+                let receiver = chain.pool().receiver();
+                let room = chain.reserve_from(&receiver, *class, *room);
+                let done = room.map(|room| commit(room, slice));
+                receiver.flush();
+                Out::Count(done?)
+            }
             Op::TrimFront(n) => chain.trim_front(*n).map(nothing)?,
             Op::TrimBack(n) => chain.trim_back(*n).map(nothing)?,
             Op::Truncate(n) => chain.truncate(*n).map(nothing)?,
@@ -199,6 +248,14 @@ impl Op {
             }
             Op::Share => Out::Chain(chain.share()?),
             Op::ShareRange(off, n) => Out::Chain(chain.share_range(*off, *n)?),
+            Op::ShareN(n) => {
+                let mut batch = Batch::new();
+                if let Err(error) = chain.share_n(*n, &mut batch) {
+                    assert!(batch.is_empty(), "all or none");
+                    return Err(error);
+                }
+                Out::Chains(batch.drain().collect())
+            }
             Op::Dup => Out::Chain(chain.dup()?),
             Op::Unshare => {
                 chain.unshare()?;
@@ -228,7 +285,15 @@ impl Op {
             }
             Op::CompactToHold => chain.compact_to_hold().map(nothing)?,
             Op::Advance(n) => chain.advance(*n).map(nothing)?,
-            Op::Checksum(start, end) => Out::Count(usize::from(chain.checksum(*start..*end)?)),
+            Op::Checksum(start, end) => {
+                // Behind a byte of something else, each byte has the other place in its word.
+                let mut sum = Sum::new();
+                sum.add(&[0]);
+                sum.add_chain(chain, *start..*end)?;
+                let whole = chain.checksum(*start..*end)?;
+                assert_eq!(sum.checksum(), whole.swap_bytes());
+                Out::Count(usize::from(whole))
+            }
             Op::IoSlices => {
                 let mut slices = SmallVec::<[std::io::IoSlice<'_>; 4]>::new();
                 if let Err(error) = chain.io_slices(&mut slices) {
@@ -246,229 +311,44 @@ impl Op {
                 out.truncate(read);
                 Out::Bytes(out)
             }
+            Op::Seek(off, n) => {
+                let mut cursor = chain.cursor();
+                // There and back, so that it goes both ways.
+                cursor.set_position(chain.len());
+                let at = cursor.seek(SeekFrom::Start(*off as u64)).expect("any place will do");
+                assert_eq!((at, cursor.position()), (*off as u64, *off));
+                assert_eq!(cursor.remaining(), chain.len().saturating_sub(*off));
+                let mut out = Vec::new();
+                while out.len() < *n {
+                    let left = *n - out.len();
+                    // What is opaque cannot be lent; it can be read.
+                    let Ok(here) = cursor.fill_buf() else {
+                        let mut byte = [0];
+                        cursor.read_exact(&mut byte).map_err(|error| {
+                            match error.raw_os_error() {
+                                Some(errno) => Error::Io { errno },
+                                None => panic!("{error}"),
+                            }
+                        })?;
+                        out.extend(byte);
+                        continue;
+                    };
+                    if here.is_empty() {
+                        break;
+                    }
+                    let now = here.len().min(left);
+                    out.extend(&here[..now]);
+                    cursor.consume(now);
+                }
+                Out::Bytes(out)
+            }
+            Op::Hexdump => {
+                let text = format!("{:.40}", chain.hexdump());
+                // The bars say where segments start.
+                Out::Bytes(text.replace('|', " ").into_bytes())
+            }
         };
         Ok(done)
-    }
-
-    /// What it means: the same for a `Vec<u8>`. A refusal leaves the `Vec` as it is.
-    pub fn model(&self, vec: &mut Vec<u8>, other: &[u8]) -> Result<Out<Vec<u8>>, Refusal> {
-        let len = vec.len();
-        let need = |n: usize| if n > len { Err(Refusal::Short) } else { Ok(()) };
-        let grow = |n: usize| match len.checked_add(n) {
-            Some(total) if total <= 1 << 24 => Ok(()),
-            _ => Err(Refusal::Long),
-        };
-        let contiguous = |n: usize, end: Option<usize>| match (end, n > LARGEST) {
-            (Some(end), false) if end <= len => Ok(()),
-            (Some(end), true) if end <= len => Err(Refusal::Long),
-            (_, false) => Err(Refusal::Short),
-            (_, true) => Err(Refusal::ShortOrLong),
-        };
-        Ok(match self {
-            Op::Prepend(n) => {
-                if *n > LARGEST {
-                    return Err(Refusal::Long);
-                }
-                vec.splice(..0, std::iter::repeat_n(0, *n));
-                Out::Bytes(vec![0; *n])
-            }
-            Op::PrependSlice(slice) => {
-                if slice.len() > LARGEST {
-                    return Err(Refusal::Long);
-                }
-                vec.splice(..0, slice.iter().copied());
-                Out::Nothing
-            }
-            Op::Push(word) => {
-                vec.splice(..0, word.to_ne_bytes());
-                Out::Nothing
-            }
-            Op::Append(n) => {
-                grow(*n)?;
-                vec.resize(len + n, 0);
-                Out::Nothing
-            }
-            Op::Extend(slice) => {
-                vec.extend_from_slice(slice);
-                Out::Nothing
-            }
-            Op::Write(slice) => {
-                vec.extend_from_slice(slice);
-                Out::Count(slice.len())
-            }
-            Op::Writer(room, slice) => {
-                grow(*room)?;
-                let n = slice.len().min(*room);
-                vec.extend_from_slice(&slice[..n]);
-                Out::Count(n)
-            }
-            Op::Reserve(n) => {
-                grow(*n)?;
-                Out::Count(*n)
-            }
-            Op::TrimFront(n) | Op::Advance(n) => {
-                need(*n)?;
-                vec.drain(..n);
-                Out::Nothing
-            }
-            Op::TrimBack(n) => {
-                need(*n)?;
-                vec.truncate(len - n);
-                Out::Nothing
-            }
-            Op::Truncate(n) => {
-                need(*n)?;
-                vec.truncate(*n);
-                Out::Nothing
-            }
-            Op::Adj(n) => {
-                let gone = n.unsigned_abs().min(len);
-                match *n > 0 {
-                    true => drop(vec.drain(..gone)),
-                    false => vec.truncate(len - gone),
-                }
-                Out::Count(gone)
-            }
-            Op::Pullup(n) => {
-                contiguous(*n, Some(*n))?;
-                Out::Bytes(vec[..*n].to_vec())
-            }
-            Op::Pulldown(off, n) => {
-                contiguous(*n, off.checked_add(*n))?;
-                Out::Bytes(vec[*off..off + n].to_vec())
-            }
-            Op::Copyup(n, headroom) => {
-                contiguous(n.saturating_add(*headroom), Some(*n))?;
-                Out::Bytes(vec[..*n].to_vec())
-            }
-            Op::Header => {
-                need(3)?;
-                Out::Bytes(vec[..3].to_vec())
-            }
-            Op::HeaderMut(new) => {
-                need(3)?;
-                Out::Bytes(vec.splice(..3, *new).collect())
-            }
-            Op::Strip => {
-                need(2)?;
-                Out::Bytes(vec.drain(..2).collect())
-            }
-            Op::Peek(off, n) => {
-                need(off.saturating_add(*n))?;
-                Out::Bytes(vec[*off..off + n].to_vec())
-            }
-            Op::CopyBack(off, slice) => {
-                let end = off.checked_add(slice.len()).ok_or(Refusal::Long)?;
-                grow(end.saturating_sub(len))?;
-                vec.resize(len.max(end), 0);
-                vec[*off..end].copy_from_slice(slice);
-                Out::Nothing
-            }
-            Op::SplitOff(n) => {
-                need(*n)?;
-                Out::Chain(vec.split_off(*n))
-            }
-            Op::Concat | Op::ConcatCompact => {
-                vec.extend(other);
-                Out::Nothing
-            }
-            Op::Insert(off) => {
-                need(*off)?;
-                vec.splice(off..off, other.iter().copied());
-                Out::Nothing
-            }
-            Op::Share | Op::Dup => Out::Chain(vec.clone()),
-            Op::ShareRange(off, n) => {
-                need(off.saturating_add(*n))?;
-                Out::Chain(vec[*off..off + n].to_vec())
-            }
-            Op::MakeMut(start, end) => {
-                need((*end).max(*start))?;
-                if start > end {
-                    return Err(Refusal::Invalid);
-                }
-                Out::Nothing
-            }
-            Op::ForEachMut(start, end) => {
-                need((*end).max(*start))?;
-                if start > end {
-                    return Err(Refusal::Invalid);
-                }
-                vec[*start..*end].iter_mut().for_each(|byte| *byte = !*byte);
-                Out::Count(end - start)
-            }
-            Op::Collapse(0) => return Err(Refusal::Invalid),
-            Op::Collapse(_) => Out::Nothing,
-            Op::Unshare | Op::Defrag | Op::Compact | Op::CompactToHold => Out::Nothing,
-            Op::Checksum(start, end) => {
-                need((*end).max(*start))?;
-                if start > end {
-                    return Err(Refusal::Invalid);
-                }
-                Out::Count(usize::from(checksum(&vec[*start..*end])))
-            }
-            Op::IoSlices => Out::Bytes(vec.clone()),
-            Op::Read(n) => Out::Bytes(vec[..len.min(*n)].to_vec()),
-        })
-    }
-
-    /// A few of each operation, with arguments at and around the edges of a chain of `len` bytes.
-    pub fn around(len: usize) -> Vec<Op> {
-        let mut ops = vec![
-            Op::Push(0x0102_0304),
-            Op::Header,
-            Op::HeaderMut([0x91, 0x92, 0x93]),
-            Op::Strip,
-            Op::Concat,
-            Op::ConcatCompact,
-            Op::Share,
-            Op::Dup,
-            Op::Unshare,
-            Op::Defrag,
-            Op::Compact,
-            Op::CompactToHold,
-            Op::IoSlices,
-        ];
-        for n in (0..=len + 1).chain([17, 130, 2050]) {
-            ops.extend([
-                Op::Prepend(n),
-                Op::PrependSlice(super::pattern(90, n).into()),
-                Op::Append(n),
-                Op::Extend(super::pattern(91, n).into()),
-                Op::Write(super::pattern(92, n).into()),
-                Op::Writer(n, super::pattern(93, n / 2 + 2).into()),
-                Op::Reserve(n),
-                Op::Copyup(len.min(2), n),
-            ]);
-        }
-        for n in 0..=len + 1 {
-            ops.extend([
-                Op::TrimFront(n),
-                Op::TrimBack(n),
-                Op::Truncate(n),
-                Op::Advance(n),
-                Op::Adj(n as isize),
-                Op::Adj(-(n as isize)),
-                Op::Pullup(n),
-                Op::Copyup(n, 3),
-                Op::SplitOff(n),
-                Op::Insert(n),
-                Op::Collapse(n),
-                Op::Read(n),
-            ]);
-            for m in 0..=len + 1 - n {
-                ops.extend([
-                    Op::Pulldown(n, m),
-                    Op::Peek(n, m),
-                    Op::CopyBack(n, super::pattern(94, m).into()),
-                    Op::ShareRange(n, m),
-                    Op::MakeMut(n, n + m),
-                    Op::ForEachMut(n, n + m),
-                    Op::Checksum(n, n + m),
-                ]);
-            }
-        }
-        ops
     }
 }
 
@@ -480,16 +360,27 @@ pub fn plain(out: &Out<Chain>) -> Out<Vec<u8>> {
         Out::Count(n) => Out::Count(*n),
         Out::Bytes(view) => Out::Bytes(view.clone()),
         Out::Chain(chain) => Out::Chain(bytes(chain)),
+        Out::Chains(chains) => Out::Chains(chains.iter().map(bytes).collect()),
     }
 }
 
-/// RFC 1071, word by word.
-fn checksum(bytes: &[u8]) -> u16 {
-    let sum: u64 = bytes
-        .chunks(2)
-        .map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
-    !(if sum == 0 { 0 } else { (sum - 1) % 0xffff + 1 } as u16)
+/// Writes to the room as far as the bytes and the room go, and commits that.
+fn commit(mut room: Reserved<'_>, bytes: &[u8]) -> usize {
+    let mut pieces = SmallVec::<[libc::iovec; 4]>::new();
+    room.iovecs(&mut pieces);
+    let all: usize = pieces.iter().map(|piece| piece.iov_len).sum();
+    assert_eq!((room.len(), room.is_empty()), (all, all == 0));
+    let mut left = &bytes[..bytes.len().min(room.len())];
+    let n = left.len();
+    for piece in pieces {
+        let (now, later) = left.split_at(left.len().min(piece.iov_len));
+        // SAFETY: so many bytes of the room, which nobody else has; it outlives this.
+        unsafe { ptr::copy_nonoverlapping(now.as_ptr(), piece.iov_base.cast(), now.len()) };
+        left = later;
+    }
+    // SAFETY: the first `n` bytes were written just now, in order.
+    unsafe { room.commit(n) };
+    n
 }
 
 fn nothing<C>(_: ()) -> Out<C> {
