@@ -668,25 +668,25 @@ impl Alloc for Receiver {
 
 /// The places in each thread's table of caches, given to pools.
 mod ids {
-    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-    static TAKEN: Mutex<u32> = Mutex::new(0);
+    use super::{NO_ID, SLOTS};
+
+    /// One bit a place. Relaxed: a thread empties its own place in its own table before the pool
+    /// that had it can end, so nothing is handed over with the place.
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
     const _: () = assert!(SLOTS == u32::BITS as usize);
 
     /// A free place, or `NO_ID`.
     pub(super) fn claim() -> usize {
-        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = taken.trailing_ones() as usize;
-        if id == SLOTS {
-            return NO_ID;
-        }
-        *taken |= 1 << id;
-        id
+        let lowest = |taken: u32| taken.trailing_ones() as usize;
+        let take = |taken| (lowest(taken) < SLOTS).then(|| taken | 1 << lowest(taken));
+        TAKEN.fetch_update(Relaxed, Relaxed, take).map_or(NO_ID, lowest)
     }
 
     pub(super) fn release(id: usize) {
         if id != NO_ID {
-            *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) &= !(1 << id);
+            TAKEN.fetch_and(!(1 << id), Relaxed);
         }
     }
 }

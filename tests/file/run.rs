@@ -32,28 +32,23 @@ pub const INTERRUPTED: i32 = 130;
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        // target/debug/deps/file-0123456789abcdef
+        // target/debug/deps/file-0123456789abcdef, or target/x86_64-unknown-linux-gnu/debug/deps/...
         let test = env::current_exe().unwrap();
         let folder = test.parent().and_then(Path::parent).unwrap();
-        let profile = match folder.file_name().and_then(OsStr::to_str).unwrap() {
-            "debug" => "dev",
-            other => other,
+        let name = |folder: &Path| folder.file_name().and_then(OsStr::to_str).unwrap().to_owned();
+        let profile = match name(folder).as_str() {
+            "debug" => "dev".to_owned(),
+            other => other.to_owned(),
         };
-        let status = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--example",
-                "file",
-                "--profile",
-                profile,
-                "--manifest-path",
-            ])
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-            .arg("--target-dir")
-            .arg(folder.parent().unwrap())
-            .status()
-            .unwrap();
+        let mut target_dir = folder.parent().unwrap();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--example", "file", "--profile", &profile]);
+        build.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+        if !target_dir.join("CACHEDIR.TAG").exists() {
+            build.args(["--target", &name(target_dir)]);
+            target_dir = target_dir.parent().unwrap();
+        }
+        let status = build.arg("--target-dir").arg(target_dir).status().unwrap();
         assert!(status.success(), "cargo build --example file: {status}");
         folder.join("examples/file")
     })
