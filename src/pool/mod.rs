@@ -40,10 +40,7 @@ use std::{
     io::Write,
     os::fd::OwnedFd,
     ptr::NonNull,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 pub(crate) use cache::Cache;
@@ -54,7 +51,7 @@ use depot::{Depot, Refs};
 pub use memory::Pages;
 use memory::{Layout, Memory};
 pub use stats::{ClassStats, MbufType, PoolStats};
-use sync::{AtomicUsize, MutexGuard};
+use sync::{AtomicUsize, Mutex, MutexGuard, lock};
 use watch::Watch;
 
 pub use crate::class::Class;
@@ -104,7 +101,7 @@ pub(crate) struct Inner {
     low: AtomicU8,
     low_event: Mutex<Option<File>>,
     handles: AtomicUsize,
-    registry: sync::Mutex<Registry>,
+    registry: Mutex<Registry>,
     denied: [AtomicU64; 5],
     types: [std::sync::atomic::AtomicUsize; MbufType::COUNT],
     discards: Mutex<Vec<(&'static str, u64)>>,
@@ -196,7 +193,7 @@ impl Inner {
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        sync::lock(&self.registry)
+        lock(&self.registry)
     }
 
     /// Takes buffers out of the depot and counts them as outside. 0: there are none, which is
@@ -242,7 +239,7 @@ impl Inner {
         {
             return;
         }
-        let event = self.low_event.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = lock(&self.low_event);
         if let Some(mut event) = event.as_ref() {
             // An eventfd refuses a write only when its counter is full: it is readable then, which
             // is all that is wanted.
@@ -261,7 +258,7 @@ impl Inner {
     }
 
     pub(crate) fn count_discard(&self, reason: &'static str) {
-        let mut discards = self.discards.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut discards = lock(&self.discards);
         if let Some(row) = discards.iter_mut().find(|row| row.0 == reason) {
             row.1 += 1;
         } else if discards.len() < DISCARD_REASONS {
@@ -333,7 +330,7 @@ impl Inner {
             pages: self.memory.pages(),
             classes,
             types,
-            discards: self.discards.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            discards: lock(&self.discards).clone(),
         }
     }
 }
@@ -428,10 +425,10 @@ impl Pool {
             low: AtomicU8::new(0),
             low_event: Mutex::new(None),
             handles: AtomicUsize::new(1),
-            registry: sync::Mutex::new(Registry::default()),
+            registry: Mutex::new(Registry::default()),
             denied: Default::default(),
             types: Default::default(),
-            discards: Mutex::default(),
+            discards: Mutex::new(Vec::new()),
             name: config.name,
             watch: tables.watch,
             memory,
@@ -557,7 +554,7 @@ impl Pool {
     /// ```
     pub fn set_low_water_event(&self, event: Option<OwnedFd>) {
         let event = event.map(File::from);
-        *self.inner().low_event.lock().unwrap_or_else(PoisonError::into_inner) = event;
+        *lock(&self.inner().low_event) = event;
     }
 
     /// Whether both are handles of one pool.
