@@ -2,9 +2,9 @@
 
 use std::{
     ffi::CString,
-    fs::{File, FileTimes, Permissions, TryLockError},
+    fs::{File, TryLockError},
     io,
-    os::{fd::AsFd, unix::fs::PermissionsExt},
+    os::fd::AsFd,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
@@ -19,6 +19,7 @@ use crate::{
         sys::{
             Errno,
             beneath::{self, Status, c_string},
+            positional,
         },
     },
 };
@@ -75,7 +76,7 @@ impl Part {
         for _ in 0..TRIES {
             let Some(file) = create_or_clear(&parent, &part, &shown)? else { continue };
             // Somebody who found it before it was locked has removed it, or is about to.
-            match file.try_lock() {
+            match positional::try_lock(&file) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(error)) => no_locks(error, &shown)?,
@@ -91,7 +92,8 @@ impl Part {
             // So that the file system says now if it knows no file so long; no room is reserved.
             if let Some(length) = length.filter(|&length| length >= LARGE) {
                 let object = || format!("to {length} bytes of {shown}");
-                file.set_len(length).map_err(|error| rename("ftruncate", object(), error))?;
+                positional::set_len(&file, length)
+                    .map_err(|error| rename("ftruncate", object(), error))?;
             }
             return Ok(Self { sink: FileSink::from_new(file, shown.as_ref(), kind), place });
         }
@@ -117,8 +119,8 @@ impl Part {
         let Self { sink, place } = self;
         let file = sink.finish(length, false)?;
         if let Some(modified) = modified {
-            let times = FileTimes::new().set_modified(modified);
-            file.set_times(times).map_err(|error| rename("futimens of", place.shown(), error))?;
+            positional::set_modified(&file, modified)
+                .map_err(|error| rename("futimens of", place.shown(), error))?;
         }
         Ok(Written { file, place })
     }
@@ -157,7 +159,8 @@ impl Written {
 
     /// fsync(2).
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(|error| rename("fsync of", self.place.shown(), error))
+        positional::sync(&self.file, false)
+            .map_err(|error| rename("fsync of", self.place.shown(), error))
     }
 
     /// Gives it its permissions and its name. One is not long without the other: a part that is
@@ -175,8 +178,8 @@ impl Written {
             Err(errno) => return Err(named("fstat of", place.shown(), errno.0)),
         }
         let mode = mode.map_or(FILE & !base.umask, |mode| mode & 0o777);
-        let failed = |error| rename("fchmod of", place.shown(), error);
-        file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+        beneath::chmod(file.as_fd(), mode)
+            .map_err(|errno| named("fchmod of", place.shown(), errno.0))?;
 
         let dir = parent.fd();
         let mut answer = Err(Errno(libc::EINVAL));
@@ -258,7 +261,7 @@ fn create_or_clear(parent: &Parent, part: &CString, shown: &str) -> io::Result<O
     };
     let status = beneath::status_of(old.as_fd()).map_err(failed)?;
     is_left_behind(&status).map_err(|what| in_the_way(shown, what))?;
-    match old.try_lock() {
+    match positional::try_lock(&old) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(busy(shown)),
         Err(TryLockError::Error(error)) => return Err(rename("flock of", shown, error)),
