@@ -95,7 +95,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let ended = run.end(&shared);
     drop(guard);
     if let Some(ended) = &ended {
-        balance(&shared, ended);
+        balance(&shared, &shim, ended);
         nothing_left(&shared, &folder, before)?;
     }
     let trend = Trend::of(&samples);
@@ -251,9 +251,9 @@ fn ends<T>(thread: &JoinHandle<T>) -> bool {
     true
 }
 
-/// What went in has come out, was consumed, or is accounted for as lost; and whoever connected was
-/// accepted or refused.
-fn balance(shared: &Shared, ended: &Ended) {
+/// What went in has come out, was consumed, or is accounted for as lost; whoever connected was
+/// accepted or refused; and no more connections were cut than somebody had reason to cut.
+fn balance(shared: &Shared, shim: &Shim, ended: &Ended) {
     for (name, reactor, stacks) in ended {
         for layer in stacks.layers.iter().filter(|layer| layer.imbalance() != 0) {
             shared.found(format!("IMBALANCE of {}: {name}: {layer:?}", layer.imbalance()));
@@ -264,11 +264,22 @@ fn balance(shared: &Shared, ended: &Ended) {
     }
     let stranger = ["echo", "framed"];
     let servers = ended.iter().filter(|(name, ..)| stranger.contains(name));
-    let accepted: u64 =
-        servers.map(|(_, reactor, _)| reactor.accepted + reactor.refused.total()).sum();
+    // These are a stranger's doing, or injected.
+    let others = ["finished", "shutdown", "ECONNRESET", "EPIPE"];
+    let (mut accepted, mut reasons) = (0, shim.of_error(libc::ECONNRESET));
+    for (_, reactor, _) in servers {
+        let refused = reactor.refused.total();
+        accepted += reactor.accepted + refused;
+        let ours = reactor.closed.iter().filter(|(reason, _)| !others.contains(reason));
+        reasons += refused + ours.map(|(_, count)| count).sum::<u64>();
+    }
     let made = read(&shared.counts.connections);
     if accepted != made {
         shared.found(format!("{made} connections were made, and {accepted} seen"));
+    }
+    let cut = read(&shared.counts.cut);
+    if cut > reasons {
+        shared.found(format!("{cut} connections were cut, for {reasons} reasons"));
     }
 }
 
@@ -292,13 +303,12 @@ fn nothing_left(shared: &Shared, folder: &Scratch, before: Sample) -> anyhow::Re
 /// A line of progress.
 fn line(shared: &Shared, shim: &Shim, sample: &Sample) -> String {
     let counts = &shared.counts;
-    let faults: u64 =
-        shim.table().iter().flat_map(|(_, _, faults)| faults.iter().map(|&(_, n)| n)).sum();
+    let faults: Vec<_> = shim.kinds().map(|(kind, n)| format!("{n} {kind}")).collect();
     let whole = |count| grouped(read(count) as f64, 0);
     format!(
         "{:6.0} s: {} connections ({} whole, {} reset, {} cut), {} MB echoed, {} of {} datagrams, \
-         {} transfers ({} whole, {} broken), {} files ({} MB; {} failed), {} faults, \
-         pool empty {} times, {:.1} MiB, {} descriptors, {} threads",
+         {} transfers ({} whole, {} broken), {} files ({} MB; {} failed), pool empty {} times, \
+         {:.1} MiB, {} descriptors, {} threads; faults: {}",
         shared.began.elapsed().as_secs_f64(),
         whole(&counts.connections),
         whole(&counts.whole),
@@ -313,11 +323,11 @@ fn line(shared: &Shared, shim: &Shim, sample: &Sample) -> String {
         whole(&counts.files),
         grouped(read(&counts.file_bytes) as f64 / 1e6, 0),
         whole(&counts.files_failed),
-        grouped(faults as f64, 0),
         whole(&counts.empty),
         sample.resident as f64 / f64::from(1 << 20),
         sample.descriptors,
         sample.threads,
+        faults.join(", "),
     )
 }
 

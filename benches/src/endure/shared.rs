@@ -235,12 +235,33 @@ impl Shim {
         fault
     }
 
+    /// How many faults of a kind there were.
+    pub fn of_kind(&self, kind: usize) -> u64 {
+        self.given.iter().map(|given| read(&given[kind])).sum()
+    }
+
+    /// How many calls were answered with this error.
+    pub fn of_error(&self, number: i32) -> u64 {
+        let at = ERRORS.iter().position(|&(no, ..)| no == number);
+        at.map_or(0, |at| self.of_kind(at + 1))
+    }
+
+    /// The kinds of faults, and how many there were of each.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let names = ["short"].into_iter().chain(ERRORS.iter().map(|&(_, name, _)| name));
+        names.enumerate().map(|(at, name)| (name, self.of_kind(at)))
+    }
+
     /// Call, how often it was made, and the faults of each kind.
     pub fn table(&self) -> Vec<(&'static str, u64, Vec<(&'static str, u64)>)> {
-        let kinds = || ["short"].into_iter().chain(ERRORS.iter().map(|&(_, name, _)| name));
         let row = |call: Call| {
             let given = self.given[call as usize].iter().map(|count| count.load(Relaxed));
-            let faults = kinds().zip(given).filter(|&(_, count)| count > 0).collect();
+            let faults = self
+                .kinds()
+                .map(|(kind, _)| kind)
+                .zip(given)
+                .filter(|&(_, count)| count > 0)
+                .collect();
             (call.name(), self.calls[call as usize].load(Relaxed), faults)
         };
         Call::ALL.into_iter().map(row).filter(|&(_, calls, _)| calls > 0).collect()

@@ -63,7 +63,9 @@ pub fn stream(shared: &Shared, worker: &Worker, place: &Place, mut random: Rando
             _ => Ending::Reset(random.below(length)),
         };
         let reads_late = random.below(8) == 0;
-        let window = 1 + random.below(length);
+        // Nothing comes back of half a frame.
+        let least = if matches!(place, Place::Framed(_)) { FRAME + 4 } else { 1 };
+        let window = least.max(1 + random.below(length));
         worker.at(format!("{place:?}: {length} bytes, {ending:?}, window {window}, {reads_late}"));
         let socket = match Socket::connect(place) {
             Ok(socket) => socket,
