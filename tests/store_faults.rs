@@ -41,7 +41,7 @@ fn answers(store: &mut dyn Store, requests: Vec<(u32, Request)>) -> Vec<Answer> 
 
 /// Writes a file into a folder of its own, and reads it. Whether all went well; what is left is
 /// checked.
-fn job(inbox: &Path, pool: &Pool, sink: SinkKind, source: SourceKind, may_leave: bool) -> bool {
+fn job(inbox: &Path, pool: &Pool, sink: SinkKind, source: SourceKind) -> bool {
     let folder = Folder::open(inbox).unwrap().sink(sink).source(source);
     let bytes = [7; BYTES];
     let name = || Name::parse(b"a/b").unwrap();
@@ -82,7 +82,7 @@ fn job(inbox: &Path, pool: &Pool, sink: SinkKind, source: SourceKind, may_leave:
     assert_eq!(pool.stats().in_use(), 0, "{}", pool.stats());
     let found = fs::read(inbox.join("a/b"));
     assert!(found.as_ref().map_or(!committed, |found| *found == bytes), "a file that is not whole");
-    assert!(may_leave || !inbox.join("a/b.part").exists(), "a part is left behind");
+    assert!(!inbox.join("a/b.part").exists(), "a part is left behind");
     whole
 }
 
@@ -104,9 +104,7 @@ fn whatever_call_fails_a_file_is_whole_or_not_there_and_nothing_is_left() {
                         if hit { Fault::Errno(errno) } else { Fault::None }
                     });
                     let trouble = format!("{call:?} number {nth}: errno {errno}");
-                    // What cannot be looked at, or removed, is rightly left behind.
-                    let may_leave = matches!(call, Call::Stat | Call::Unlink);
-                    let whole = job(inbox.path(), &pool, sink, source, may_leave);
+                    let whole = job(inbox.path(), &pool, sink, source);
                     drop(guard);
                     if made.load(SeqCst) <= nth {
                         assert!(whole, "{trouble}");

@@ -33,7 +33,7 @@
 //! # What does not pass by here
 //!
 //! Making things: socket(2), bind(2), listen(2), epoll_create1(2), epoll_ctl(2), eventfd(2), threads,
-//! mapping the pool. Asking and telling: getsockopt(2) and setsockopt(2), getsockname(2), fstat(2) of
+//! mapping the pool, and mapping a file that is only read. Asking and telling: getsockopt(2) and setsockopt(2), getsockname(2), fstat(2) of
 //! a file that is read, shutdown(2), close(2), munmap(2), msync(2), dup(2) of a descriptor. Reading
 //! of the streams that a store was given to send, which are the program's. Wake-ups between threads.
 

@@ -75,17 +75,10 @@ impl Part {
         let shown = base.show(&format!("{name}{}", Name::PART));
         for _ in 0..TRIES {
             let Some(file) = create_or_clear(&parent, &part, &shown)? else { continue };
-            // Somebody who found it before it was locked has removed it, or is about to.
-            match positional::try_lock(&file) {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(error)) => no_locks(error, &shown)?,
-            }
-            let failed = |errno: Errno| named("fstat of", &shown, errno.0);
-            let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
-            if parent.status(&part).map_err(failed)?.is_none_or(|status| status.id != id) {
+            let claimed = claim(&file, &parent, &part, &shown);
+            let Some(id) = claimed.inspect_err(|_| take_back(&file, &parent, &part))? else {
                 continue;
-            }
+            };
             let base = Arc::clone(base);
             let gone = false;
             let place = Place { base, parent, name, last, part, id, overwrite, gone };
@@ -199,13 +192,17 @@ impl Written {
 
 impl Place {
     fn remove(&mut self) -> Result<(), Errno> {
-        if std::mem::replace(&mut self.gone, true) {
+        if self.gone {
             return Ok(());
         }
         match self.parent.status(&self.part)? {
-            Some(status) if status.id == self.id => beneath::unlinkat(self.parent.fd(), &self.part),
-            _ => Ok(()), // somebody else was faster, or has put something else there
+            Some(status) if status.id == self.id => {
+                beneath::unlinkat(self.parent.fd(), &self.part)?;
+            }
+            _ => {} // somebody else was faster, or has put something else there
         }
+        self.gone = true;
+        Ok(())
     }
 
     fn shown(&self) -> String {
@@ -271,6 +268,36 @@ fn create_or_clear(parent: &Parent, part: &CString, shown: &str) -> io::Result<O
         beneath::unlinkat(parent.fd(), part).map_err(|errno| named("unlink of", shown, errno.0))?;
     }
     Ok(None)
+}
+
+/// Locks a new file, and looks whether it still has its name: then what it is known by. None:
+/// somebody who found it before it was locked has removed it, or is about to.
+fn claim(
+    file: &File,
+    parent: &Parent,
+    part: &CString,
+    shown: &str,
+) -> io::Result<Option<(u64, u64)>> {
+    match positional::try_lock(file) {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => no_locks(error, shown)?,
+    }
+    let failed = |errno: Errno| named("fstat of", shown, errno.0);
+    let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
+    let there = parent.status(part).map_err(failed)?;
+    Ok(there.is_some_and(|status| status.id == id).then_some(id))
+}
+
+/// Removes a new file that cannot be used, if it still has its name.
+#[cold]
+fn take_back(file: &File, parent: &Parent, part: &CString) {
+    if let (Ok(ours), Ok(Some(there))) = (beneath::status_of(file.as_fd()), parent.status(part))
+        && ours.id == there.id
+    {
+        // If it stays, it is a part that nobody locks: the next one replaces it.
+        let _ = beneath::unlinkat(parent.fd(), part);
+    }
 }
 
 /// Whether it is a part that a receiver made; else what it is.
