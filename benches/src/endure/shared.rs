@@ -195,6 +195,9 @@ const ERRORS: [(i32, &str, u32); 10] = [
 ];
 const SHORT: u32 = 100;
 
+/// Kinds of faults, and how many of each.
+pub type Faults = Vec<(&'static str, u64)>;
+
 /// Chooses faults, and counts them.
 #[derive(Debug)]
 pub struct Shim {
@@ -253,7 +256,7 @@ impl Shim {
     }
 
     /// Call, how often it was made, and the faults of each kind.
-    pub fn table(&self) -> Vec<(&'static str, u64, Vec<(&'static str, u64)>)> {
+    pub fn table(&self) -> Vec<(&'static str, u64, Faults)> {
         let row = |call: Call| {
             let given = self.given[call as usize].iter().map(|count| count.load(Relaxed));
             let faults = self
