@@ -312,7 +312,8 @@ pub fn inject(decide: impl FnMut(&Attempt) -> Fault + 'static) -> Injected {
 /// let mut queue = Queue::new(1, 100);
 /// queue.push(pool.chain_from(b"bytes")?).map_err(mbuf::Error::from)?;
 /// let mut send = || stream.send(&mut queue);
-/// thread::scope(|scope| assert_eq!(scope.spawn(&mut send).join().unwrap()?, Sent::WouldBlock));
+/// let sent = thread::scope(|scope| scope.spawn(&mut send).join().unwrap())?;
+/// assert_eq!(sent, Sent::WouldBlock);
 /// drop(guard);
 /// assert_eq!(send()?, Sent::All);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
