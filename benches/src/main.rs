@@ -6,12 +6,14 @@
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
 //! cargo run --release --manifest-path benches/Cargo.toml -- files
 //! cargo run --release --manifest-path benches/Cargo.toml -- instructions
+//! cargo run --release --manifest-path benches/Cargo.toml -- endure --seconds 3600
 //! ```
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+mod endure;
 mod files;
 mod instructions;
 mod machine;
@@ -43,6 +45,9 @@ enum Command {
     Files(files::Options),
     /// Instructions an operation under callgrind, checked against the committed ceilings.
     Instructions(instructions::Options),
+    /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
+    /// may leak, hang, or come back wrong.
+    Endure(endure::Options),
     /// One of the peers, as the server that `udp` starts.
     #[command(hide = true)]
     Serve {
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         Command::TcpMany(options) => tcp_many::run(&options),
         Command::Files(options) => files::run(&options),
         Command::Instructions(options) => instructions::run(&options),
+        Command::Endure(options) => endure::run(&options),
         Command::Serve { peer, port } => return finish(peers::serve(peer, port).map(|()| true)),
     };
     finish(outcome.and_then(|report| {

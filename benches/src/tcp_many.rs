@@ -266,7 +266,7 @@ impl Connection {
 
 /// The bytes of a connection, from an offset on: each eight are mixed from the seed and their
 /// place, so that any part can be made without the rest.
-fn fill(seed: u64, offset: usize, out: &mut [u8]) {
+pub fn fill(seed: u64, offset: usize, out: &mut [u8]) {
     let skip = offset % 8;
     let (first, rest) = out.split_at_mut(((8 - skip) % 8).min(out.len()));
     let word = |index: usize| mix(seed ^ index as u64).to_le_bytes();
@@ -290,16 +290,21 @@ fn first_difference(seed: u64, offset: usize, bytes: &[u8]) -> Option<usize> {
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Debug)]
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
+
+    /// Less than `n`, which is not 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
 }
 
-fn mix(value: u64) -> u64 {
+pub fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)

@@ -33,6 +33,7 @@ use crate::{
     io::{
         Received, Sent, Sink, Source,
         error::{named, rename},
+        faults::Call,
         sys::{self, Errno, ReadError},
     },
     pool::{Class, Receiver},
@@ -197,6 +198,7 @@ impl Stream {
     pub fn connect_tcp(peer: SocketAddr) -> io::Result<Self> {
         let connect = || {
             let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking(), None)?;
+            sys::before(Call::Connect, socket.as_raw_fd())?;
             match socket.connect(&peer.into()) {
                 Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
                 _ => Ok(socket),
@@ -224,7 +226,9 @@ impl Stream {
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
         let connect = || {
             let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-            socket.connect(&sys::unix_address(path)?)?;
+            let address = sys::unix_address(path)?;
+            sys::before(Call::Connect, socket.as_raw_fd())?;
+            socket.connect(&address)?;
             Ok(socket)
         };
         let socket = connect().map_err(|error| rename("connect to", path.display(), error))?;

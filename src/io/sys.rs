@@ -206,6 +206,15 @@ fn attempt(about: &Attempt, mut call: impl FnMut(usize) -> isize) -> Result<usiz
     }
 }
 
+/// Before a call that a library makes, and that the caller deals with whatever it answers: counts it,
+/// and fails in its place where a test says so.
+pub(crate) fn before(call: Call, fd: RawFd) -> io::Result<()> {
+    match faults::before(&Attempt { call, ..nothing_about_raw(fd, 0) }) {
+        Fault::Errno(errno) => Err(Errno(errno).into()),
+        Fault::None | Fault::Short(_) => Ok(()),
+    }
+}
+
 /// Cuts the segments to `limit` bytes in all: for injected short calls.
 fn shorten<A: smallvec::Array<Item = libc::iovec>>(iovecs: &mut SmallVec<A>, mut limit: usize) {
     if limit == usize::MAX {

@@ -3,6 +3,7 @@
 
 mod datagrams;
 mod ends;
+mod faults;
 mod limits;
 mod listeners;
 mod memory;

@@ -9,7 +9,10 @@ use super::{
     listener::{Accept, Accepted, Listener},
     session::Session,
 };
-use crate::{io::Stream, stack::Time};
+use crate::{
+    io::{Stream, faults},
+    stack::Time,
+};
 
 /// How long to leave a listener alone when the system has no descriptor left for a connection.
 /// Ended sessions cut it short.
@@ -17,7 +20,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 
 impl Reactor {
     pub(super) fn add_listener(&mut self, mut listener: Listener) -> io::Result<()> {
-        let token = Token(self.listeners.len() << KIND_BITS | LISTENER);
+        let token = token(self.listeners.len());
         listener.register(&self.drive.registry, token)?;
         tracing::info!(on = %listener, "listening");
         self.listeners.push(listener);
@@ -50,6 +53,9 @@ impl Reactor {
                     Accept::Connection(stream, accepted) => self.admit(at, stream, accepted),
                     Accept::WouldBlock => {
                         listener.ready = false;
+                        if faults::deceived() {
+                            self.ask_listener_again(at);
+                        }
                         break;
                     }
                     Accept::Failed(error) => {
@@ -67,6 +73,14 @@ impl Reactor {
                     }
                 }
             }
+        }
+    }
+
+    /// A test has said that nobody waits: there will be no event for who does.
+    #[cold]
+    fn ask_listener_again(&mut self, at: usize) {
+        if let Err(error) = self.listeners[at].ask_again(&self.drive.registry, token(at)) {
+            tracing::error!(%error, "a listener is not watched any more");
         }
     }
 
@@ -106,4 +120,8 @@ impl Reactor {
             }
         }
     }
+}
+
+fn token(at: usize) -> Token {
+    Token(at << KIND_BITS | LISTENER)
 }

@@ -3,7 +3,10 @@
 use std::{
     fmt, fs, io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -15,7 +18,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
     error::BuildError,
-    io::{Stream, errno, error::rename, sys},
+    io::{Stream, errno, error::rename, faults::Call, sys},
     pool::Pool,
     stack::{Stack, Time},
 };
@@ -117,16 +120,21 @@ impl Listener {
 
     /// Takes the next connection. One system call for a Unix socket, two for TCP.
     pub fn accept(&self) -> Accept {
+        let before = |socket: &dyn AsRawFd| sys::before(Call::Accept, socket.as_raw_fd());
         let accepted = match &self.socket {
-            Listening::Tcp(socket) => socket.accept().map(|(stream, peer)| {
-                let local = stream.local_addr().map_or(Endpoint::Other, Endpoint::Ip);
-                (Stream::tcp(stream), Accepted { peer: Endpoint::Ip(peer), local })
-            }),
-            Listening::Unix(socket, file) => socket.accept().map(|(stream, peer)| {
-                let peer = Endpoint::Unix(peer.as_pathname().map(Path::to_path_buf));
-                let local = Endpoint::Unix(Some(file.path.clone()));
-                (Stream::unix(stream), Accepted { peer, local })
-            }),
+            Listening::Tcp(socket) => {
+                before(socket).and_then(|()| socket.accept()).map(|(stream, peer)| {
+                    let local = stream.local_addr().map_or(Endpoint::Other, Endpoint::Ip);
+                    (Stream::tcp(stream), Accepted { peer: Endpoint::Ip(peer), local })
+                })
+            }
+            Listening::Unix(socket, file) => {
+                before(socket).and_then(|()| socket.accept()).map(|(stream, peer)| {
+                    let peer = Endpoint::Unix(peer.as_pathname().map(Path::to_path_buf));
+                    let local = Endpoint::Unix(Some(file.path.clone()));
+                    (Stream::unix(stream), Accepted { peer, local })
+                })
+            }
         };
         match accepted {
             Ok((stream, accepted)) => Accept::Connection(stream, accepted),
@@ -164,6 +172,14 @@ impl Listener {
         let object = self.to_string();
         self.source()
             .register(registry, token, Interest::READABLE)
+            .map_err(|e| rename("epoll_ctl", object, e))
+    }
+
+    /// Has the system say anew whether connections are waiting.
+    pub fn ask_again(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let object = self.to_string();
+        self.source()
+            .reregister(registry, token, Interest::READABLE)
             .map_err(|e| rename("epoll_ctl", object, e))
     }
 }

@@ -171,12 +171,9 @@ impl Reactor {
         }
         session.check_ports()?;
         let now = self.tick();
-        let token = |port| {
-            Token((id.index as usize) << (KIND_BITS + PORT_BITS) | port << KIND_BITS | SESSION)
-        };
         let handle = self.handle.clone();
         session.stack.on_wake(move || handle.wake_session(id));
-        session.begin(now, &self.drive.registry, token)?;
+        session.begin(now, &self.drive.registry, |port| token(id.index, port))?;
         self.fixtures += usize::from(session.fixture);
         self.sessions.insert(session);
         self.enqueue(id.index);
@@ -207,4 +204,9 @@ impl Reactor {
             tell(&Closed { id, peer: &peer, reason, error: error.as_ref(), stack: &stats });
         }
     }
+}
+
+/// What epoll(7) knows a session's port by.
+pub(super) fn token(index: u32, port: usize) -> Token {
+    Token((index as usize) << (KIND_BITS + PORT_BITS) | port << KIND_BITS | SESSION)
 }

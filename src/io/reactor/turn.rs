@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
@@ -9,6 +10,11 @@ use mio::Token;
 
 use super::{
     CloseReason, KIND_BITS, LISTENER, LOW_WATER, PORT_BITS, Reactor, SESSION, session::Served,
+    sessions::token,
+};
+use crate::io::{
+    faults::{self, Call},
+    sys,
 };
 
 /// How long the reactor sleeps with its caches full. When nothing has come by then, it gives them
@@ -111,7 +117,8 @@ impl Reactor {
 
     fn look(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         self.drive.counters.polls += 1;
-        match self.poll.poll(&mut self.events, timeout) {
+        let before = sys::before(Call::EpollWait, self.poll.as_raw_fd());
+        match before.and_then(|()| self.poll.poll(&mut self.events, timeout)) {
             Ok(()) => Ok(self.events.is_empty()),
             // A signal: as if something had come, so that the caller gets to look around.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -154,6 +161,9 @@ impl Reactor {
         session.queued = false;
         let was_starving = session.starving;
         let served = session.serve(&mut self.drive);
+        if faults::deceived() {
+            session.ask_again(&self.drive.registry, |port| token(index, port));
+        }
         self.cached = true;
         if !session.keeping && session.keeps_buffers() {
             session.keeping = true;

@@ -4,10 +4,11 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use super::Errno;
+use super::{Errno, attempt, nothing_about};
+use crate::io::faults::{Attempt, Call};
 
 /// What fstatat(2) says of a name, which may be a link itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Resu
         let (how, path) = (&raw const how, path.as_ptr());
         libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path, how, size)
     };
-    let fd = answered(call)?;
+    let fd = answered(Call::Open, dir, call)?;
     // SAFETY: the call has just made the descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -55,8 +56,8 @@ pub(crate) fn openat(
 ) -> Result<OwnedFd, Errno> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: the name ends in a NUL and outlives the call.
-    let fd =
-        answered(|| unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, mode) }.into())?;
+    let call = || unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, mode) }.into();
+    let fd = answered(Call::Open, dir, call)?;
     // SAFETY: the call has just made the descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -64,13 +65,15 @@ pub(crate) fn openat(
 /// mkdirat(2) of one component.
 pub(crate) fn mkdirat(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: the name ends in a NUL and outlives the call.
-    answered(|| unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }.into()).map(drop)
+    let call = || unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), mode) }.into();
+    answered(Call::Mkdir, dir, call).map(drop)
 }
 
 /// unlinkat(2) of one component that is no folder.
 pub(crate) fn unlinkat(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     // SAFETY: the name ends in a NUL and outlives the call.
-    answered(|| unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }.into()).map(drop)
+    let call = || unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }.into();
+    answered(Call::Unlink, dir, call).map(drop)
 }
 
 /// fstatat(2) of one component, not following it.
@@ -85,9 +88,9 @@ pub(crate) fn status_of(fd: BorrowedFd<'_>) -> Result<Status, Errno> {
 
 fn status(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<Status, Errno> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
-    let (dir, name, out) = (dir.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr());
+    let (at, name, out) = (dir.as_raw_fd(), name.as_ptr(), stat.as_mut_ptr());
     // SAFETY: the name ends in a NUL, `out` has room for the structure, and both outlive the call.
-    answered(|| unsafe { libc::fstatat(dir, name, out, flags) }.into())?;
+    answered(Call::Stat, dir, || unsafe { libc::fstatat(at, name, out, flags) }.into())?;
     // SAFETY: the call succeeded, so it has filled the structure in.
     let stat = unsafe { stat.assume_init() };
     Ok(Status {
@@ -101,7 +104,8 @@ fn status(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<Status, Errno>
 /// fchmod(2).
 pub(crate) fn chmod(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
     // SAFETY: no memory is passed.
-    answered(|| unsafe { libc::fchmod(fd.as_raw_fd(), mode) }.into()).map(drop)
+    let call = || unsafe { libc::fchmod(fd.as_raw_fd(), mode) }.into();
+    answered(Call::Chmod, fd, call).map(drop)
 }
 
 /// renameat2(2) within a folder, replacing what is there unless `keep` says that it must not.
@@ -111,25 +115,26 @@ pub(crate) fn renameat(
     to: &CStr,
     keep: bool,
 ) -> Result<(), Errno> {
-    let dir = dir.as_raw_fd();
+    let at = dir.as_raw_fd();
     let flags = if keep { libc::RENAME_NOREPLACE } else { 0 };
     let (from, to) = (from.as_ptr(), to.as_ptr());
     // SAFETY: both names end in a NUL and outlive the call.
-    answered(|| unsafe { libc::syscall(libc::SYS_renameat2, dir, from, dir, to, flags) }).map(drop)
+    let call = || unsafe { libc::syscall(libc::SYS_renameat2, at, from, at, to, flags) };
+    answered(Call::Rename, dir, call).map(drop)
 }
 
 /// linkat(2) within a folder: fails if the new name is there.
 pub(crate) fn linkat(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> Result<(), Errno> {
-    let dir = dir.as_raw_fd();
+    let at = dir.as_raw_fd();
     let (from, to) = (from.as_ptr(), to.as_ptr());
     // SAFETY: both names end in a NUL and outlive the call.
-    answered(|| unsafe { libc::linkat(dir, from, dir, to, 0) }.into()).map(drop)
+    answered(Call::Link, dir, || unsafe { libc::linkat(at, from, at, to, 0) }.into()).map(drop)
 }
 
 /// syncfs(2): all that the file system of `fd` has in memory goes to the disk.
 pub(crate) fn syncfs(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: no memory is passed.
-    answered(|| unsafe { libc::syncfs(fd.as_raw_fd()) }.into()).map(drop)
+    answered(Call::Syncfs, fd, || unsafe { libc::syncfs(fd.as_raw_fd()) }.into()).map(drop)
 }
 
 /// sync_file_range(2) of a whole file: starts writing its bytes to the disk, and waits for that if
@@ -138,7 +143,8 @@ pub(crate) fn write_back(file: &File, wait: bool) -> Result<(), Errno> {
     let before_after = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     let flags = libc::SYNC_FILE_RANGE_WRITE | if wait { before_after } else { 0 };
     // SAFETY: no memory is passed.
-    answered(|| unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) }.into()).map(drop)
+    let call = || unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) }.into();
+    answered(Call::SyncRange, file.as_fd(), call).map(drop)
 }
 
 /// The effective user.
@@ -155,15 +161,11 @@ pub(crate) fn c_string(name: &str) -> CString {
 }
 
 /// Makes a call until no signal interrupts it.
-fn answered(call: impl Fn() -> libc::c_long) -> Result<libc::c_long, Errno> {
-    loop {
-        let answer = call();
-        if answer >= 0 {
-            return Ok(answer);
-        }
-        match Errno::last() {
-            Errno(libc::EINTR) => {}
-            errno => return Err(errno),
-        }
-    }
+fn answered(
+    call: Call,
+    fd: BorrowedFd<'_>,
+    make: impl Fn() -> libc::c_long,
+) -> Result<libc::c_long, Errno> {
+    let about = Attempt { call, ..nothing_about(fd, 0) };
+    attempt(&about, |_| make() as isize).map(|answer| answer as libc::c_long)
 }

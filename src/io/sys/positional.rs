@@ -1,9 +1,10 @@
 //! Chains to and from a place in a file: pwritev(2) and preadv(2), and what else is done to files.
 
 use std::{
-    fs::File,
+    fs::{File, FileTimes, TryLockError},
     io,
     os::fd::{AsFd, AsRawFd},
+    time::SystemTime,
 };
 
 use smallvec::SmallVec;
@@ -75,13 +76,15 @@ pub(crate) fn next_hole(file: &File, offset: u64) -> Result<Option<u64>, Errno> 
 
 fn seek(file: &File, offset: u64, what: i32) -> Result<Option<u64>, Errno> {
     let offset = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EOVERFLOW))?;
-    // SAFETY: no memory is passed.
-    match unsafe { libc::lseek(file.as_raw_fd(), offset, what) } {
-        -1 => match Errno::last() {
-            Errno(libc::ENXIO) => Ok(None),
-            errno => Err(errno),
-        },
-        found => Ok(Some(found as u64)),
+    let about = Attempt { call: Call::Lseek, ..nothing_about(file.as_fd(), 0) };
+    let found = attempt(&about, |_| {
+        // SAFETY: no memory is passed.
+        unsafe { libc::lseek(file.as_raw_fd(), offset, what) as isize }
+    });
+    match found {
+        Ok(found) => Ok(Some(found as u64)),
+        Err(Errno(libc::ENXIO)) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -94,6 +97,18 @@ pub(crate) fn set_len(file: &File, len: u64) -> io::Result<()> {
 /// fsync(2), or fdatasync(2) for `data` only.
 pub(crate) fn sync(file: &File, data: bool) -> io::Result<()> {
     counted(Call::Fsync, file, 0, || if data { file.sync_data() } else { file.sync_all() })
+}
+
+/// futimens(2), of the time of the last change.
+pub(crate) fn set_modified(file: &File, time: SystemTime) -> io::Result<()> {
+    let times = FileTimes::new().set_modified(time);
+    counted(Call::Utimens, file, 0, || file.set_times(times))
+}
+
+/// flock(2), exclusive, without waiting.
+pub(crate) fn try_lock(file: &File) -> Result<(), TryLockError> {
+    // An error of the call comes back through the first `?`, that of the lock through the second.
+    counted(Call::Flock, file, 0, || Ok(file.try_lock())).map_err(TryLockError::Error)?
 }
 
 /// A call that a library makes, counted, and broken where a test says so.

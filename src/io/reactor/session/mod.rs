@@ -13,6 +13,9 @@ use crate::{
     stack::{DropReason, PortId, Signal, Stack, Time},
 };
 
+/// What a port is watched for, as long as it is open.
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 /// What the serving of all sessions has in common.
 pub(super) struct Drive {
     pub registry: Registry,
@@ -139,10 +142,9 @@ impl Session {
         self.last_active = now;
         self.window.0 = now;
         self.stack.set_now(now);
-        let interest = Interest::READABLE | Interest::WRITABLE;
         for (index, slot) in self.slots.iter_mut().enumerate() {
             if let Some(port) = &mut slot.port {
-                port.register(registry, token(index), interest)?;
+                port.register(registry, token(index), INTEREST)?;
             }
         }
         if self.slots.iter().all(|slot| slot.writable) {
@@ -150,6 +152,19 @@ impl Session {
             self.stack.open();
         }
         Ok(())
+    }
+
+    /// Has the system say anew what its ports are ready for: a test has said that they are not, and
+    /// there will be no event for what they were ready for already.
+    #[cold]
+    pub fn ask_again(&mut self, registry: &Registry, token: impl Fn(usize) -> Token) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(port) = &mut slot.port
+                && let Err(error) = port.reregister(registry, token(index), INTEREST)
+            {
+                tracing::error!(peer = %self.peer, %error, "a port is not watched any more");
+            }
+        }
     }
 
     /// Remembers what an event says of a port.

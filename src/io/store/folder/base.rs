@@ -19,6 +19,7 @@ use crate::io::{
     sys::{
         Errno,
         beneath::{self, Status, c_string},
+        positional,
     },
 };
 
@@ -208,7 +209,7 @@ impl Parent {
     /// fsync(2): names that were given in it survive a loss of power.
     pub(super) fn sync(&self) -> io::Result<()> {
         // Of a file system that knows no such thing: it does what it can.
-        match self.fd.try_clone().map(File::from).and_then(|file| file.sync_all()) {
+        match self.fd.try_clone().map(File::from).and_then(|file| positional::sync(&file, false)) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             result => result,
         }

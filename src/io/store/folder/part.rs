@@ -2,9 +2,9 @@
 
 use std::{
     ffi::CString,
-    fs::{File, FileTimes, Permissions, TryLockError},
+    fs::{File, TryLockError},
     io,
-    os::{fd::AsFd, unix::fs::PermissionsExt},
+    os::fd::AsFd,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
@@ -19,6 +19,7 @@ use crate::{
         sys::{
             Errno,
             beneath::{self, Status, c_string},
+            positional,
         },
     },
 };
@@ -74,24 +75,18 @@ impl Part {
         let shown = base.show(&format!("{name}{}", Name::PART));
         for _ in 0..TRIES {
             let Some(file) = create_or_clear(&parent, &part, &shown)? else { continue };
-            // Somebody who found it before it was locked has removed it, or is about to.
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(error)) => no_locks(error, &shown)?,
-            }
-            let failed = |errno: Errno| named("fstat of", &shown, errno.0);
-            let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
-            if parent.status(&part).map_err(failed)?.is_none_or(|status| status.id != id) {
+            let claimed = claim(&file, &parent, &part, &shown);
+            let Some(id) = claimed.inspect_err(|_| take_back(&file, &parent, &part))? else {
                 continue;
-            }
+            };
             let base = Arc::clone(base);
             let gone = false;
             let place = Place { base, parent, name, last, part, id, overwrite, gone };
             // So that the file system says now if it knows no file so long; no room is reserved.
             if let Some(length) = length.filter(|&length| length >= LARGE) {
                 let object = || format!("to {length} bytes of {shown}");
-                file.set_len(length).map_err(|error| rename("ftruncate", object(), error))?;
+                positional::set_len(&file, length)
+                    .map_err(|error| rename("ftruncate", object(), error))?;
             }
             return Ok(Self { sink: FileSink::from_new(file, shown.as_ref(), kind), place });
         }
@@ -117,8 +112,8 @@ impl Part {
         let Self { sink, place } = self;
         let file = sink.finish(length, false)?;
         if let Some(modified) = modified {
-            let times = FileTimes::new().set_modified(modified);
-            file.set_times(times).map_err(|error| rename("futimens of", place.shown(), error))?;
+            positional::set_modified(&file, modified)
+                .map_err(|error| rename("futimens of", place.shown(), error))?;
         }
         Ok(Written { file, place })
     }
@@ -157,7 +152,8 @@ impl Written {
 
     /// fsync(2).
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(|error| rename("fsync of", self.place.shown(), error))
+        positional::sync(&self.file, false)
+            .map_err(|error| rename("fsync of", self.place.shown(), error))
     }
 
     /// Gives it its permissions and its name. One is not long without the other: a part that is
@@ -175,8 +171,8 @@ impl Written {
             Err(errno) => return Err(named("fstat of", place.shown(), errno.0)),
         }
         let mode = mode.map_or(FILE & !base.umask, |mode| mode & 0o777);
-        let failed = |error| rename("fchmod of", place.shown(), error);
-        file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+        beneath::chmod(file.as_fd(), mode)
+            .map_err(|errno| named("fchmod of", place.shown(), errno.0))?;
 
         let dir = parent.fd();
         let mut answer = Err(Errno(libc::EINVAL));
@@ -196,13 +192,17 @@ impl Written {
 
 impl Place {
     fn remove(&mut self) -> Result<(), Errno> {
-        if std::mem::replace(&mut self.gone, true) {
+        if self.gone {
             return Ok(());
         }
         match self.parent.status(&self.part)? {
-            Some(status) if status.id == self.id => beneath::unlinkat(self.parent.fd(), &self.part),
-            _ => Ok(()), // somebody else was faster, or has put something else there
+            Some(status) if status.id == self.id => {
+                beneath::unlinkat(self.parent.fd(), &self.part)?;
+            }
+            _ => {} // somebody else was faster, or has put something else there
         }
+        self.gone = true;
+        Ok(())
     }
 
     fn shown(&self) -> String {
@@ -258,7 +258,7 @@ fn create_or_clear(parent: &Parent, part: &CString, shown: &str) -> io::Result<O
     };
     let status = beneath::status_of(old.as_fd()).map_err(failed)?;
     is_left_behind(&status).map_err(|what| in_the_way(shown, what))?;
-    match old.try_lock() {
+    match positional::try_lock(&old) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(busy(shown)),
         Err(TryLockError::Error(error)) => return Err(rename("flock of", shown, error)),
@@ -268,6 +268,36 @@ fn create_or_clear(parent: &Parent, part: &CString, shown: &str) -> io::Result<O
         beneath::unlinkat(parent.fd(), part).map_err(|errno| named("unlink of", shown, errno.0))?;
     }
     Ok(None)
+}
+
+/// Locks a new file, and looks whether it still has its name: then what it is known by. None:
+/// somebody who found it before it was locked has removed it, or is about to.
+fn claim(
+    file: &File,
+    parent: &Parent,
+    part: &CString,
+    shown: &str,
+) -> io::Result<Option<(u64, u64)>> {
+    match positional::try_lock(file) {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => no_locks(error, shown)?,
+    }
+    let failed = |errno: Errno| named("fstat of", shown, errno.0);
+    let id = beneath::status_of(file.as_fd()).map_err(failed)?.id;
+    let there = parent.status(part).map_err(failed)?;
+    Ok(there.is_some_and(|status| status.id == id).then_some(id))
+}
+
+/// Removes a new file that cannot be used, if it still has its name.
+#[cold]
+fn take_back(file: &File, parent: &Parent, part: &CString) {
+    if let (Ok(ours), Ok(Some(there))) = (beneath::status_of(file.as_fd()), parent.status(part))
+        && ours.id == there.id
+    {
+        // If it stays, it is a part that nobody locks: the next one replaces it.
+        let _ = beneath::unlinkat(parent.fd(), part);
+    }
 }
 
 /// Whether it is a part that a receiver made; else what it is.
