@@ -22,8 +22,8 @@ const PORT: PortId = PortId(0);
 const MOST_BYTES: usize = 32 << 10;
 /// The longest prefix, in bytes.
 const LONGEST: usize = 5;
-/// What any chain pins at least, in bytes.
-const SMALLEST: usize = 256;
+/// What a compact chain may pin, however short it is: an mbuf with a cluster of 2 KiB.
+const ONE_CLUSTER: usize = 256 + 2048;
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -175,8 +175,8 @@ impl Input {
 }
 
 /// A framing layer and what stands above it, driven by hand.
-struct Rig {
-    pool: Pool,
+struct Rig<'a> {
+    pool: &'a Pool,
     stack: Stack,
     /// What went out and was read.
     sent: Vec<u8>,
@@ -184,17 +184,9 @@ struct Rig {
     drain: usize,
 }
 
-impl Rig {
-    fn new(framing: Framing, above: Box<dyn Protocol>, drain: usize) -> Self {
-        let pool = Pool::builder()
-            .count(Class::Small, 1024)
-            .count(Class::K2, 512)
-            .count(Class::K16, 8)
-            .count(Class::K64, 4)
-            .move_on_pullup(true)
-            .build()
-            .expect("memory for a small pool");
-        let mut builder = Stack::builder(&pool);
+impl<'a> Rig<'a> {
+    fn new(pool: &'a Pool, framing: Framing, above: Box<dyn Protocol>, drain: usize) -> Self {
+        let mut builder = Stack::builder(pool);
         let below = builder.layer(framing);
         let above = builder.layer_boxed(above);
         builder.stack(below, above).port(Edge::Bytes, below);
@@ -208,8 +200,8 @@ impl Rig {
     /// One read, as soon as it is wanted.
     fn read(&mut self, bytes: &[u8], layout: &Layout, starved: bool) {
         self.make_it_want();
-        let chain = layout.chain(&self.pool, bytes).expect("the pool is large enough");
-        let starve = starved.then(|| Starve::leave(&self.pool, 0, 0));
+        let chain = layout.chain(self.pool, bytes).expect("the pool is large enough");
+        let starve = starved.then(|| Starve::leave(self.pool, 0, 0));
         self.stack.input_one(PORT, chain);
         settle(&mut self.stack);
         drop(starve);
@@ -256,12 +248,12 @@ impl Rig {
         check_books(&self.stack);
         assert_eq!((self.stack.held().chains, self.stack.timers()), (0, 0));
         drop(self.stack);
-        assert_all_free(&self.pool);
+        assert_all_free(self.pool);
     }
 }
 
 /// The packets that come up, or the answers to them, are the right ones, and so is the end.
-fn check_way(prefix: Prefix, max: usize, stream: &[u8], way: &Way) {
+fn check_way(pool: &Pool, prefix: Prefix, max: usize, stream: &[u8], way: &Way) {
     let (packets, end) = decode(prefix, max, stream);
     let framing = Framing::new(prefix, max).expect("a maximum that the prefix can say");
     let (program, handle) = Program::new();
@@ -269,7 +261,7 @@ fn check_way(prefix: Prefix, max: usize, stream: &[u8], way: &Way) {
         true => Box::new(Echo::new()),
         false => Box::new(program),
     };
-    let mut rig = Rig::new(framing, above, usize::from(way.drain) + 1);
+    let mut rig = Rig::new(pool, framing, above, usize::from(way.drain) + 1);
     let mut rest = stream;
     for Read { len, layout, starved } in way.reads.iter().cycle() {
         if rest.is_empty() {
@@ -280,7 +272,7 @@ fn check_way(prefix: Prefix, max: usize, stream: &[u8], way: &Way) {
         rig.read(bytes, layout, *starved && !way.echo);
         rest = after;
         let held = rig.stack.stats().layers[0].held.footprint;
-        let most = (4 * (max + LONGEST)).max(SMALLEST);
+        let most = (4 * (max + LONGEST)).max(ONE_CLUSTER);
         // While it waits, it also holds the rest of a read.
         assert!(held <= most || !rig.stack.wants_input(PORT), "{held} bytes held, {most} at most");
     }
@@ -300,10 +292,10 @@ fn check_way(prefix: Prefix, max: usize, stream: &[u8], way: &Way) {
 }
 
 /// Packets from above go out as the plainest encoder writes them, but for those that are too long.
-fn check_output(prefix: Prefix, max: usize, packets: &[Vec<u8>], drain: usize) {
+fn check_output(pool: &Pool, prefix: Prefix, max: usize, packets: &[Vec<u8>], drain: usize) {
     let framing = Framing::new(prefix, max).expect("a maximum that the prefix can say");
     let (program, handle) = Program::new();
-    let mut rig = Rig::new(framing, Box::new(program), drain);
+    let mut rig = Rig::new(pool, framing, Box::new(program), drain);
     packets.iter().for_each(|packet| handle.send(packet.clone()));
     settle(&mut rig.stack);
     while rig.read_out() {}
@@ -314,7 +306,15 @@ fn check_output(prefix: Prefix, max: usize, packets: &[Vec<u8>], drain: usize) {
     rig.finish();
 }
 
+/// Enough for every layout of a read and its answers, and quickly drained.
+fn small_pool() -> Pool {
+    let pool = Pool::builder().count(Class::Small, 640).count(Class::K2, 320);
+    let pool = pool.count(Class::K16, 4).count(Class::K64, 4).move_on_pullup(true);
+    pool.build().expect("memory for a small pool")
+}
+
 fuzz_target!(|input: Input| {
+    let pool = small_pool();
     let prefix = Prefix::ALL[usize::from(input.prefix) % Prefix::ALL.len()];
     let max = usize::from(input.max).clamp(1, prefix.capacity());
     let stream = input.stream(prefix);
@@ -322,7 +322,7 @@ fuzz_target!(|input: Input| {
     let (packets, _) = decode(prefix, max, &stream);
     assert!(stream.starts_with(&stream_of(prefix, &packets)));
     for way in &input.ways {
-        check_way(prefix, max, &stream, way);
+        check_way(&pool, prefix, max, &stream, way);
     }
-    check_output(prefix, max, &input.packets(), usize::from(input.ways[0].drain) + 1);
+    check_output(&pool, prefix, max, &input.packets(), usize::from(input.ways[0].drain) + 1);
 });
