@@ -19,7 +19,7 @@ use mbuf_protocols::{
 
 const PORT: PortId = PortId(0);
 /// Bytes of a stream.
-const MOST_BYTES: usize = 32 << 10;
+const MOST_BYTES: usize = 8 << 10;
 /// The longest prefix, in bytes.
 const LONGEST: usize = 5;
 /// What a compact chain may pin, however short it is: an mbuf with a cluster of 2 KiB.
@@ -48,20 +48,14 @@ enum Frame {
 /// How a stream comes in.
 #[derive(Debug, Arbitrary)]
 struct Way {
-    /// Bytes of each read, less one, by turns; none: all at once.
-    reads: Vec<Read>,
+    /// Bytes of each read, less one, and how they lie, by turns; none: all at once.
+    reads: Vec<(u8, Layout)>,
+    /// The reads at which the pool is empty, by number.
+    starved: [u8; 3],
     /// Every packet is answered by itself.
     echo: bool,
     /// Bytes of the answers that are read at a time, less one.
     drain: u8,
-}
-
-#[derive(Debug, Arbitrary)]
-struct Read {
-    len: u8,
-    layout: Layout,
-    /// The pool is empty while it comes in.
-    starved: bool,
 }
 
 /// How a stream ends.
@@ -223,7 +217,9 @@ impl<'a> Rig<'a> {
         let queue = self.stack.poll_output(PORT);
         let Some(front) = queue.front() else { return false };
         let n = front.len().min(self.drain);
-        self.sent.extend(&front.to_vec().expect("nothing is opaque")[..n]);
+        let at = self.sent.len();
+        self.sent.resize(at + n, 0);
+        front.peek(0, &mut self.sent[at..]).expect("it has so many");
         queue.advance(n).expect("so much is in it");
         self.stack.flushed(PORT);
         settle(&mut self.stack);
@@ -263,13 +259,14 @@ fn check_way(pool: &Pool, prefix: Prefix, max: usize, stream: &[u8], way: &Way) 
     };
     let mut rig = Rig::new(pool, framing, above, usize::from(way.drain) + 1);
     let mut rest = stream;
-    for Read { len, layout, starved } in way.reads.iter().cycle() {
+    for (number, (len, layout)) in way.reads.iter().cycle().enumerate() {
         if rest.is_empty() {
             break;
         }
         let (bytes, after) = rest.split_at(rest.len().min(usize::from(*len) + 1));
         // An answer that there is no buffer for is an end of its own.
-        rig.read(bytes, layout, *starved && !way.echo);
+        let starved = !way.echo && way.starved.iter().any(|n| usize::from(*n) == number);
+        rig.read(bytes, layout, starved);
         rest = after;
         let held = rig.stack.stats().layers[0].held.footprint;
         let most = (4 * (max + LONGEST)).max(ONE_CLUSTER);
