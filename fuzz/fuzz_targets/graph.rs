@@ -55,7 +55,7 @@ struct Layer {
 #[derive(Debug, Arbitrary)]
 enum Place {
     Port(AnyEdge),
-    /// One of the layers before it.
+    /// One of the layers so far, itself among them.
     Layer(u8),
     Key(u8, u8),
     Nothing,

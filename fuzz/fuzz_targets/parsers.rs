@@ -25,11 +25,6 @@ const CHUNK: usize = 1024;
 const AHEAD: usize = 16 * CHUNK;
 /// Bytes of a DATA message before the chunk.
 const DATA_HEADER: usize = 56;
-/// The number of the whole transfer.
-const ALL: u8 = u8::MAX;
-/// The messages that have a body of a fixed length, or a fixed start of it.
-const LENGTHS: [(u8, usize); 10] =
-    [(1, 16), (2, 24), (3, 24), (4, 48), (5, 40), (6, 0), (7, 8), (8, 0), (9, 56), (10, 0)];
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -96,19 +91,21 @@ enum Step {
 #[derive(Debug, Arbitrary)]
 enum Bytes {
     Any(Vec<u8>),
-    /// Messages of a transfer: the first, any, and one with nothing in it but zeroes.
+    /// The first message of a transfer.
     Hello {
         chunk_log2: u8,
+    },
+    /// One that is right by itself, with zeroes where nothing else is wanted.
+    Right {
+        kind: u8,
+        no: u8,
+        tail: u8,
     },
     Message {
         kind: u8,
         flags: u8,
-        no: u8,
+        no: u32,
         body: Vec<u8>,
-    },
-    Zeroes {
-        kind: u8,
-        no: u8,
     },
 }
 
@@ -206,14 +203,11 @@ impl Bytes {
         let message = match self {
             Bytes::Any(bytes) => return bytes.clone(),
             Bytes::Hello { chunk_log2 } => {
-                let body = [&b"mbuffile\0\x01"[..], &[*chunk_log2], &[0; 5]].concat();
-                message(1, 0, ALL, &body)
+                let body = [&b"mbuffile\0\x01"[..], &[9 + chunk_log2 % 13], &[0; 5]].concat();
+                message(1, 0, u32::MAX, &body)
             }
+            Bytes::Right { kind, no, tail } => right(2 + kind % 9, u32::from(no % 4), *tail),
             Bytes::Message { kind, flags, no, body } => message(*kind % 12, *flags, *no, body),
-            Bytes::Zeroes { kind, no } => {
-                let (kind, len) = LENGTHS[usize::from(*kind) % LENGTHS.len()];
-                message(kind, 0, *no, &vec![0; len])
-            }
         };
         match edge {
             Edge::Packets => message,
@@ -222,9 +216,26 @@ impl Bytes {
     }
 }
 
-fn message(kind: u8, flags: u8, no: u8, body: &[u8]) -> Vec<u8> {
-    let no = if no == ALL { u32::MAX } else { no.into() };
+fn message(kind: u8, flags: u8, no: u32, body: &[u8]) -> Vec<u8> {
     [&[kind, flags, 0, 0][..], &no.to_be_bytes(), body].concat()
+}
+
+fn right(kind: u8, no: u32, tail: u8) -> Vec<u8> {
+    match kind {
+        // FILE, FOLDER
+        2 | 3 => message(kind, 0, no, &[&[0; 24][..], &[b'a' + tail % 26]].concat()),
+        // DATA, of which the hash is wrong
+        4 => {
+            message(kind, 0, no, &[&[0; 11][..], &[tail], &[0; 36], &vec![7; tail.into()]].concat())
+        }
+        // END, DONE, FAIL
+        5 => message(kind, 0, no, &[0; 40]),
+        6 => message(kind, 0, no, &[]),
+        7 => message(kind, 0, no, &[0; 8]),
+        // BYE, and FINISH and ALIVE: of the whole transfer
+        9 => message(kind, 0, u32::MAX, &[0; 56]),
+        _ => message(kind, 0, u32::MAX, &[]),
+    }
 }
 
 /// The plugin in a stack, with a program above it, driven by hand.
