@@ -42,18 +42,57 @@ struct Input {
 enum Step {
     /// HELLO, and what else a sender does that keeps to the rules.
     Hello,
-    Begin { name: Name, length: Option<u16>, flags: u8 },
+    Begin {
+        name: Name,
+        length: Option<u16>,
+        flags: u8,
+    },
     /// The next bytes of the file.
-    Next { len: u16, fill: u8, hole: bool },
+    Next {
+        len: u16,
+        fill: u8,
+        hole: bool,
+    },
     End,
     Finish,
     /// One that does not.
-    File { no: u8, flags: u8, length: u64, seconds: i64, nanos: u32, mode: u16, name: Vec<u8> },
-    Data { no: u8, flags: u8, offset: u64, len: u32, bytes: Vec<u8>, honest: bool },
-    WrongEnd { no: u8, length: u64 },
-    Fail { no: u8, all: bool, code: u16, text: Vec<u8> },
-    Message { kind: u8, flags: u8, no: u32, body: Vec<u8> },
-    Frame { len: u32, bytes: Vec<u8> },
+    File {
+        no: u8,
+        flags: u8,
+        length: u64,
+        seconds: i64,
+        nanos: u32,
+        mode: u16,
+        name: Vec<u8>,
+    },
+    Data {
+        no: u8,
+        flags: u8,
+        offset: u64,
+        len: u32,
+        bytes: Vec<u8>,
+        honest: bool,
+    },
+    WrongEnd {
+        no: u8,
+        length: u64,
+    },
+    Fail {
+        no: u8,
+        all: bool,
+        code: u16,
+        text: Vec<u8>,
+    },
+    Message {
+        kind: u8,
+        flags: u8,
+        no: u32,
+        body: Vec<u8>,
+    },
+    Frame {
+        len: u32,
+        bytes: Vec<u8>,
+    },
     /// What goes on around it.
     Answers(u8),
     Time(u16),
@@ -121,7 +160,12 @@ impl Sender {
             Step::Finish => message(8, 0, u32::MAX, &[]),
             Step::File { no, flags, length, seconds, nanos, mode, name } => {
                 let kind = 2 + (flags >> 7);
-                message(kind, flags & 7, u32::from(*no), &file(*length, *seconds, *nanos, *mode, name))
+                message(
+                    kind,
+                    flags & 7,
+                    u32::from(*no),
+                    &file(*length, *seconds, *nanos, *mode, name),
+                )
             }
             Step::Data { no, flags, offset, len, bytes, honest } => {
                 let hash = if *honest { value(*offset, bytes) } else { [7; 32] };
@@ -162,7 +206,7 @@ fn data(offset: u64, len: u32, value: [u8; 32], bytes: &[u8]) -> Vec<u8> {
 /// The chaining value of bytes at an offset; anything where BLAKE3 has none.
 fn value(offset: u64, bytes: &[u8]) -> [u8; 32] {
     use blake3::hazmat::HasherExt;
-    if offset % 1024 != 0 || bytes.is_empty() || bytes.len() > CHUNK || offset > 1 << 62 {
+    if !offset.is_multiple_of(1024) || bytes.is_empty() || bytes.len() > CHUNK || offset > 1 << 62 {
         return [9; 32];
     }
     blake3::Hasher::new().set_input_offset(offset).update(bytes).finalize_non_root()

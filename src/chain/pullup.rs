@@ -15,8 +15,8 @@ impl Chain {
     /// buffer. They are readable, not necessarily private. O(1), or O(n + segments) when it copies.
     ///
     /// # Errors
-    /// [`Error::TooShort`]; [`Error::TooLong`] above 64 KiB; [`Error::NoBuffers`]; [`Error::Io`]
-    /// where opaque bytes cannot be read: unchanged.
+    /// [`Error::TooShort`]; [`Error::TooLong`] where more than 64 KiB would have to be copied;
+    /// [`Error::NoBuffers`]; [`Error::Io`] where opaque bytes cannot be read: unchanged.
     ///
     /// ```
     /// let pool = mbuf::Pool::with_memory(1 << 20)?;
