@@ -24,6 +24,7 @@
 //! ```
 
 mod cache;
+mod census;
 mod config;
 mod depot;
 mod memory;
@@ -48,6 +49,10 @@ use std::{
 
 pub(crate) use cache::Cache;
 use cache::{CachePtr, NO_ID, OwnCache, SLOTS};
+use census::Records;
+#[cfg(feature = "census")]
+pub use census::{Census, Group, History};
+pub use census::{Event, Mark};
 pub use config::PoolBuilder;
 pub(crate) use depot::Holders;
 use depot::{Depot, Refs};
@@ -110,6 +115,9 @@ pub(crate) struct Inner {
     discards: Mutex<Vec<(&'static str, u64)>>,
     name: String,
     watch: Watch,
+    records: Records,
+    #[cfg(feature = "census")]
+    on_close: Option<fn(&Census)>,
     memory: Memory,
 }
 
@@ -125,6 +133,7 @@ struct Tables {
     depots: [Depot; 5],
     holders: [Box<[Holders]>; 4],
     watch: Watch,
+    records: Records,
 }
 
 impl Tables {
@@ -137,6 +146,7 @@ impl Tables {
             depots: [depot(small)?, depot(k2)?, depot(k4)?, depot(k16)?, depot(k64)?],
             holders: [holders(k2)?, holders(k4)?, holders(k16)?, holders(k64)?],
             watch: Watch::new(counts)?,
+            records: Records::new(counts)?,
         })
     }
 }
@@ -434,6 +444,9 @@ impl Pool {
             discards: Mutex::default(),
             name: config.name,
             watch: tables.watch,
+            records: tables.records,
+            #[cfg(feature = "census")]
+            on_close: config.on_close,
             memory,
         });
         inner.watch.begin(inner.base, &inner.layout);
@@ -481,6 +494,26 @@ impl Pool {
     /// ```
     pub fn stats(&self) -> PoolStats {
         self.inner().stats()
+    }
+
+    /// What is out now: where it was allocated, and what happened to it since. O(buffers there
+    /// are), and allocates from the heap. With the feature `census` only.
+    ///
+    /// What other threads take and free meanwhile may be seen or not.
+    ///
+    /// ```
+    /// let pool = mbuf::Pool::with_memory(1 << 20)?;
+    /// let chains = [pool.chain()?, pool.chain()?]; // both on this line, but at two columns
+    /// let census = pool.census();
+    /// assert_eq!((census.buffers(), census.groups().len()), (2, 2));
+    /// assert_eq!(census.groups()[0].place.file(), file!());
+    /// drop(chains);
+    /// assert!(pool.census().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "census")]
+    pub fn census(&self) -> Census {
+        self.inner().census()
     }
 
     /// The default headroom in bytes.
@@ -589,9 +622,16 @@ impl Drop for Pool {
                 ids::release(inner.id);
             }
             let mut registry = inner.registry();
+            #[cfg(feature = "census")]
+            let first = !registry.closing;
             registry.closing = true;
             registry.caches.iter().for_each(CachePtr::close);
             drop(registry);
+            // A handle that was made from a chain (`Chain::pool`) may be the last one again.
+            #[cfg(feature = "census")]
+            if first {
+                inner.last_census();
+            }
             cache::retire_local(inner);
         }
         // SAFETY: the handle's own reference goes, and the handle with it.
