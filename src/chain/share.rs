@@ -49,9 +49,10 @@ impl Chain {
     #[cfg_attr(feature = "census", track_caller)]
     pub fn share_range(&mut self, off: usize, n: usize) -> Result<Chain> {
         let mut blank = self.blank_for(off, n)?;
-        self.lend_to(&mut blank, off, n, 1);
-        self.note(Event::Shared);
+        // Before it has a cluster, which is noted with this chain's.
         blank.note(Event::Shared);
+        self.note(Event::Shared);
+        self.lend_to(&mut blank, off, n, 1);
         Ok(blank)
     }
 
@@ -85,8 +86,8 @@ impl Chain {
         }
         for (i, blank) in batch.iter_mut().skip(before).enumerate() {
             // The first counts all of them.
-            self.lend_to(blank, 0, len, if i == 0 { n as u32 } else { 0 });
             blank.note(Event::Shared);
+            self.lend_to(blank, 0, len, if i == 0 { n as u32 } else { 0 });
         }
         self.note(Event::Shared);
         Ok(())

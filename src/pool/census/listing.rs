@@ -137,7 +137,8 @@ impl Census {
 impl fmt::Display for Census {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (buffers, bytes) = (self.buffers(), self.bytes());
-        write!(f, "pool `{}`: {buffers} buffers ({bytes} bytes) still out", self.pool)?;
+        let noun = if buffers == 1 { "buffer" } else { "buffers" };
+        write!(f, "pool `{}`: {buffers} {noun} ({bytes} bytes) still out", self.pool)?;
         if self.is_empty() {
             return Ok(());
         }
