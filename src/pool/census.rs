@@ -8,7 +8,9 @@
 #[cfg(feature = "census")]
 mod listing;
 
-use std::{collections::TryReserveError, fmt};
+#[cfg(feature = "census")]
+use std::collections::TryReserveError;
+use std::fmt;
 
 #[cfg(feature = "census")]
 pub use listing::{Census, Group, History};
@@ -115,20 +117,6 @@ impl fmt::Display for Event {
             Event::MarkA => "mark-a",
             Event::MarkB => "mark-b",
         })
-    }
-}
-
-/// What is recorded of each buffer: nothing.
-#[cfg(not(feature = "census"))]
-#[derive(Debug)]
-pub(super) struct Records;
-
-#[cfg(not(feature = "census"))]
-impl Records {
-    /// # Errors
-    /// None.
-    pub(super) fn new(_counts: [usize; 5]) -> Result<Self, TryReserveError> {
-        Ok(Self)
     }
 }
 

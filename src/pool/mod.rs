@@ -49,6 +49,7 @@ use std::{
 
 pub(crate) use cache::Cache;
 use cache::{CachePtr, NO_ID, OwnCache, SLOTS};
+#[cfg(feature = "census")]
 use census::Records;
 #[cfg(feature = "census")]
 pub use census::{Census, Group, History};
@@ -115,6 +116,7 @@ pub(crate) struct Inner {
     discards: Mutex<Vec<(&'static str, u64)>>,
     name: String,
     watch: Watch,
+    #[cfg(feature = "census")]
     records: Records,
     #[cfg(feature = "census")]
     on_close: Option<fn(&Census)>,
@@ -133,6 +135,7 @@ struct Tables {
     depots: [Depot; 5],
     holders: [Box<[Holders]>; 4],
     watch: Watch,
+    #[cfg(feature = "census")]
     records: Records,
 }
 
@@ -146,6 +149,7 @@ impl Tables {
             depots: [depot(small)?, depot(k2)?, depot(k4)?, depot(k16)?, depot(k64)?],
             holders: [holders(k2)?, holders(k4)?, holders(k16)?, holders(k64)?],
             watch: Watch::new(counts)?,
+            #[cfg(feature = "census")]
             records: Records::new(counts)?,
         })
     }
@@ -444,6 +448,7 @@ impl Pool {
             discards: Mutex::default(),
             name: config.name,
             watch: tables.watch,
+            #[cfg(feature = "census")]
             records: tables.records,
             #[cfg(feature = "census")]
             on_close: config.on_close,
