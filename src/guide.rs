@@ -19,6 +19,7 @@ pages! {
     embed_a_stack "../docs/embed-a-stack.md"
     size_a_pool "../docs/size-a-pool.md"
     read_the_statistics "../docs/read-the-statistics.md"
+    find_a_leak "../docs/find-a-leak.md"
     what_can_go_wrong "../docs/what-can-go-wrong.md"
     design "../docs/design.md"
     measurements "../docs/measurements.md"

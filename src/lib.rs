@@ -87,6 +87,10 @@
 //!
 //! `bytes` (off): `bytes::Buf` and `bytes::BufMut` for chains, cursors and writers.
 //!
+//! `census` (off): where each buffer was allocated, and the last sixteen events of its life, for
+//! finding what does not come back (`Pool::census`; `docs/find-a-leak.md`). 16 bytes a buffer, and
+//! some instructions for each event.
+//!
 //! # Promises
 //!
 //! - Input never panics, however malformed, and never makes memory grow: pools, queues, tables and

@@ -5,6 +5,7 @@ use std::collections::{VecDeque, vec_deque};
 use crate::{
     chain::Chain,
     error::{Error, Rejected, Result},
+    pool::Event,
 };
 
 /// Chains that are handed on together, in order, so that what a step costs is paid once.
@@ -313,6 +314,7 @@ impl Queue {
             let error = Error::Full { chains: self.chains.len(), bytes: self.bytes };
             return Err(Rejected::new(chain, error));
         }
+        chain.note(Event::Queued);
         self.bytes += chain.len();
         self.chains.push_back(chain);
         Ok(())
@@ -345,6 +347,7 @@ impl Queue {
     /// ```
     pub fn pop(&mut self) -> Option<Chain> {
         let chain = self.chains.pop_front()?;
+        chain.note(Event::Dequeued);
         self.bytes -= chain.len();
         Some(chain)
     }

@@ -43,6 +43,7 @@ impl Chain {
     /// assert_eq!(pool.stats().in_use(), 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn into_bytes(mut self) -> Result<Bytes, Rejected<Chain>> {
         if let Err(error) = self.pullup(self.len()) {
             return Err(Rejected::new(self, error));

@@ -8,7 +8,7 @@ use super::{Chain, MAX_LEN};
 use crate::{
     error::{Error, Rejected, Result},
     mbuf::{Run, Storage},
-    pool::Class,
+    pool::{Class, Event},
 };
 
 impl Chain {
@@ -28,6 +28,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn prepend(&mut self, n: usize) -> Result<&mut [u8]> {
         let bytes = self.grow_front(n)?;
         bytes.fill(0);
@@ -47,6 +48,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn prepend_slice(&mut self, bytes: &[u8]) -> Result<()> {
         self.grow_front(bytes.len())?.copy_from_slice(bytes);
         Ok(())
@@ -71,6 +73,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn push<H: IntoBytes + Immutable + ?Sized>(&mut self, header: &H) -> Result<()> {
         self.prepend_slice(header.as_bytes())
     }
@@ -87,6 +90,7 @@ impl Chain {
     /// assert_eq!(chain.to_vec()?, b"data\0\0\0");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn append(&mut self, n: usize) -> Result<()> {
         self.grow_back(n, |bytes| bytes.fill(0))
     }
@@ -104,6 +108,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<()> {
         let mut left = bytes;
         self.grow_back(bytes.len(), |room| {
@@ -316,6 +321,7 @@ impl Chain {
     /// assert_eq!(chain.to_vec()?, b"one three\0\0four");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn copy_back(&mut self, off: usize, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() && off <= self.len() {
             return Ok(());
@@ -359,6 +365,7 @@ impl Chain {
     /// assert_eq!((front.to_vec()?, back.to_vec()?), (b"front|".to_vec(), b"back".to_vec()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn split_off(&mut self, n: usize) -> Result<Chain> {
         if n > self.len() {
             return Err(Error::TooShort { needed: n, available: self.len() });
@@ -376,6 +383,7 @@ impl Chain {
         if at == 0 {
             let Some(mut rest) = self.run.cut(i) else { unreachable!("byte {n} is behind") };
             rest.inherit_meta(&self.run);
+            rest.head().note(Event::Split);
             return Ok(Chain { run: rest });
         }
         let Some(mbuf) = self.run.mbufs_mut().nth(i) else { unreachable!("located") };
@@ -397,6 +405,7 @@ impl Chain {
                 mbuf.lend(tail.head_mut(), at, beyond, false);
             }
         }
+        tail.head().note(Event::Split);
         tail.recount();
         self.run.set_totals(self.len() - beyond, self.segments());
         if let Some(rest) = self.run.cut(i + 1) {
@@ -424,6 +433,7 @@ impl Chain {
         }
         other.settle(false);
         if !other.is_empty() {
+            other.note(Event::Joined);
             self.run.link(other.run);
         }
         Ok(())
@@ -472,6 +482,7 @@ impl Chain {
     /// assert_eq!(rejected.value.to_vec()?, b"lost?");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn insert(&mut self, off: usize, mut other: Chain) -> Result<(), Rejected<Chain>> {
         if off > self.len() {
             let error = Error::TooShort { needed: off, available: self.len() };
@@ -511,6 +522,7 @@ impl Chain {
 
     /// Grows the front by `n` bytes, which hold whatever was there.
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     fn grow_front(&mut self, n: usize) -> Result<&mut [u8]> {
         if n == 0 {
             return Ok(&mut []);
@@ -531,6 +543,7 @@ impl Chain {
     }
 
     #[cold]
+    #[cfg_attr(feature = "census", track_caller)]
     fn grow_front_by_mbuf(&mut self, n: usize) -> Result<&mut [u8]> {
         let max = Class::K64.data_len();
         if n > max {
@@ -551,6 +564,7 @@ impl Chain {
 
     /// Grows the back by `n` bytes, piece by piece filled by `fill`.
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     fn grow_back(&mut self, n: usize, mut fill: impl FnMut(&mut [u8])) -> Result<()> {
         self.check_growth(n)?;
         let last = self.run.last_mut();
@@ -567,6 +581,7 @@ impl Chain {
 
     /// Takes what growing the back by `n` bytes needs. Changes nothing.
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     fn plan_back(&mut self, n: usize) -> Result<Growth> {
         let room = self.tailroom().min(n);
         let more =

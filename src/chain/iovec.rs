@@ -109,6 +109,7 @@ impl Chain {
     /// assert_eq!((chain.len(), chain.to_vec()?[8..] == [0; 1000]), (1008, true));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn reserve_uninit(&mut self, n: usize) -> Result<Reserved<'_>> {
         let room = self.tailroom().min(n);
         self.check_room(n)?;
@@ -134,6 +135,7 @@ impl Chain {
     /// assert_eq!(pool.stats().class(Class::K4).in_use, 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn reserve_from(
         &mut self,
         receiver: &Receiver,
@@ -143,6 +145,7 @@ impl Chain {
         self.reserve_with(receiver, class, n)
     }
 
+    #[cfg_attr(feature = "census", track_caller)]
     fn reserve_with<A: Alloc>(
         &mut self,
         alloc: &A,

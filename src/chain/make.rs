@@ -26,6 +26,7 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn chain(&self) -> Result<Chain> {
         self.chain_with_headroom(self.headroom())
     }
@@ -43,6 +44,7 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn chain_with_headroom(&self, headroom: usize) -> Result<Chain> {
         empty(self.inner(), headroom)
     }
@@ -62,6 +64,7 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn chain_in(&self, class: Class, headroom: usize) -> Result<Chain> {
         Ok(Chain::from_run(Run::alloc(self.inner(), class, headroom)?))
     }
@@ -79,6 +82,7 @@ impl Pool {
     /// assert_eq!(chain.headroom(), pool.headroom());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn chain_from(&self, bytes: &[u8]) -> Result<Chain> {
         let mut chain = self.chain_for(bytes.len())?;
         chain.extend_from_slice(bytes)?;
@@ -96,6 +100,7 @@ impl Pool {
     /// assert_eq!(pool.chain_zeroed(1000)?.to_vec()?, [0; 1000]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn chain_zeroed(&self, len: usize) -> Result<Chain> {
         let mut chain = self.chain_for(len)?;
         chain.append(len)?;
@@ -103,6 +108,7 @@ impl Pool {
     }
 
     /// An empty chain that will hold `len` bytes in its first segment if one segment can.
+    #[cfg_attr(feature = "census", track_caller)]
     fn chain_for(&self, len: usize) -> Result<Chain> {
         // A length that no chain could hold must not first cost a cluster.
         if len > MAX_LEN {
@@ -127,6 +133,7 @@ impl Pool {
     /// assert_eq!((batch.len(), pool.stats().in_use()), (6, 6));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn alloc_batch(&self, n: usize, batch: &mut Batch) -> Result<()> {
         let total = self.inner().total(Class::Small);
         if n > total {
@@ -161,6 +168,7 @@ impl Pool {
     /// assert_eq!(chain.segments(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn attach<O>(&self, owner: O, range: impl RangeBounds<usize>) -> Result<Chain, Rejected<O>>
     where
         O: AsRef<[u8]> + Send + Sync + 'static,
@@ -191,6 +199,7 @@ impl Pool {
     /// assert_eq!((chain.to_vec()?[0], pool.stats().in_use()), (8, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn attach_mut<O: ExternalMut>(
         &self,
         owner: O,
@@ -218,6 +227,7 @@ impl Pool {
     /// assert_eq!(chain.pullup(6)?, b"file's"); // copies them
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn attach_opaque<O: Opaque>(
         &self,
         owner: O,
@@ -226,15 +236,19 @@ impl Pool {
         self.attach_external(External::opaque(owner), range)
     }
 
+    #[cfg_attr(feature = "census", track_caller)]
     fn attach_external<O>(
         &self,
         external: External<O>,
         range: impl RangeBounds<usize>,
     ) -> Result<Chain, Rejected<O>> {
-        let checked = external::resolve(&range, external.len())
-            .and_then(|range| Ok((range, Run::alloc(self.inner(), Class::Small, 0)?)));
-        match checked {
-            Ok((range, mut run)) => {
+        // No closure: it would be the place that the census shows.
+        let range = match external::resolve(&range, external.len()) {
+            Ok(range) => range,
+            Err(error) => return Err(Rejected::new(external.into_owner(), error)),
+        };
+        match Run::alloc(self.inner(), Class::Small, 0) {
+            Ok(mut run) => {
                 run.attach(external, range);
                 Ok(Chain::from_run(run))
             }
@@ -256,6 +270,7 @@ impl Receiver {
     /// assert!(pool.chain().is_ok());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn chain(&self) -> Result<Chain> {
         empty(self, self.pool().headroom())
     }
@@ -271,12 +286,14 @@ impl Receiver {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn chain_in(&self, class: Class, headroom: usize) -> Result<Chain> {
         Ok(Chain::from_run(Run::alloc(self, class, headroom)?))
     }
 }
 
 #[inline(always)]
+#[cfg_attr(feature = "census", track_caller)]
 fn empty(alloc: &impl Alloc, headroom: usize) -> Result<Chain> {
     if headroom <= Class::Small.data_len() {
         return Ok(Chain::from_run(Run::alloc(alloc, Class::Small, headroom)?));
@@ -285,6 +302,7 @@ fn empty(alloc: &impl Alloc, headroom: usize) -> Result<Chain> {
 }
 
 #[cold]
+#[cfg_attr(feature = "census", track_caller)]
 fn empty_in_cluster(alloc: &impl Alloc, headroom: usize) -> Result<Chain> {
     let max = Class::K64.data_len();
     if headroom > max {

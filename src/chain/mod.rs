@@ -43,7 +43,7 @@ use crate::{
     error::{Error, Result},
     mbuf::{Run, external},
     meta::Meta,
-    pool::{Class, MbufType, Pool},
+    pool::{Class, Event, Mark, MbufType, Pool},
 };
 
 /// The most bytes that a chain can hold: lengths are 32 bits wide.
@@ -318,7 +318,30 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn discard(self, reason: &'static str) {
+        self.note(Event::Discarded);
         self.run.head().pool().count_discard(reason);
+    }
+
+    /// Leaves a mark of the application's own in the history of each of the chain's buffers, for
+    /// [the census](crate::pool::Event). O(segments) with the feature `census`; nothing without.
+    ///
+    /// ```
+    /// use mbuf::pool::Mark;
+    ///
+    /// let pool = mbuf::Pool::with_memory(1 << 20)?;
+    /// let chain = pool.chain_from(b"for the encoder")?;
+    /// chain.mark(Mark::A);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline(always)]
+    pub fn mark(&self, mark: Mark) {
+        self.note(mark.into());
+    }
+
+    /// Something happens to the chain.
+    #[inline(always)]
+    pub(crate) fn note(&self, event: Event) {
+        self.run.note(event);
     }
 
     /// Checks every invariant. For tests: O(segments).
@@ -338,6 +361,7 @@ impl Chain {
     }
 
     /// An empty chain with the metadata of this one and the pool's headroom.
+    #[cfg_attr(feature = "census", track_caller)]
     fn empty_like(&self) -> Result<Chain> {
         let pool = self.run.head().pool();
         let headroom = pool.headroom().min(Class::Small.data_len());

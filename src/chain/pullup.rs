@@ -6,7 +6,7 @@ use super::{Chain, forget_front};
 use crate::{
     error::{Error, Result},
     mbuf::{Mbuf, Run},
-    pool::Class,
+    pool::{Class, Event},
 };
 
 impl Chain {
@@ -28,6 +28,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn pullup(&mut self, n: usize) -> Result<&[u8]> {
         let head = self.run.head();
         if n <= head.len() && !head.is_opaque() && !head.pool().move_on_pullup() {
@@ -51,6 +52,7 @@ impl Chain {
     /// assert_eq!(chain.to_vec()?, b"outer inner");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn pulldown(&mut self, off: usize, n: usize) -> Result<&[u8]> {
         let needed = off.saturating_add(n);
         if needed > self.len() {
@@ -92,6 +94,7 @@ impl Chain {
     /// assert_eq!((chain.headroom(), chain.to_vec()?), (100, b"header body".to_vec()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn copyup(&mut self, n: usize, headroom: usize) -> Result<&[u8]> {
         if n > self.len() {
             return Err(Error::TooShort { needed: n, available: self.len() });
@@ -105,6 +108,7 @@ impl Chain {
         fresh.head_mut().leave_headroom(headroom);
         self.peek(0, fresh.head_mut().grow_back(n))?;
         fresh.recount();
+        fresh.note(Event::Moved);
         fresh.inherit_meta(&self.run);
         self.settle(false);
         let old = std::mem::replace(&mut self.run, fresh);
@@ -134,6 +138,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn header<H>(&mut self) -> Result<&H>
     where
         H: FromBytes + KnownLayout + Immutable + Unaligned,
@@ -162,6 +167,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn header_mut<H>(&mut self) -> Result<&mut H>
     where
         H: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned,
@@ -196,6 +202,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn strip<H: FromBytes>(&mut self) -> Result<H> {
         let bytes = self.pullup(size_of::<H>())?;
         let header =
@@ -206,6 +213,7 @@ impl Chain {
 
     /// Makes the first `n` bytes, which are contiguous, private.
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     fn own_front(&mut self, n: usize) -> Result<()> {
         let first = self.run.mbufs_mut().enumerate().find(|(_, mbuf)| mbuf.len() > 0);
         let Some((i, mbuf)) = first else { return Ok(()) };
@@ -219,6 +227,7 @@ impl Chain {
 
     /// Copies the `n` bytes from `off` on, which is byte `at` of mbuf `i`, so that they lie
     /// contiguous and private.
+    #[cfg_attr(feature = "census", track_caller)]
     fn gather(&mut self, off: usize, i: usize, at: usize, n: usize) -> Result<()> {
         let max = Class::K64.data_len();
         if n > max {
@@ -239,6 +248,7 @@ impl Chain {
         let mut fresh = Run::alloc_contiguous(self.run.head().pool(), n, headroom)?;
         self.peek(off, fresh.head_mut().grow_back(n))?;
         fresh.recount();
+        fresh.note(Event::Moved);
         // A segment of which only a part is wanted is cut behind that.
         let back = if here < len - at { Some(self.split_off(off + n)?) } else { None };
         // Nothing fails from here on.

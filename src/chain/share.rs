@@ -6,7 +6,7 @@ use super::{Chain, MAX_LEN};
 use crate::{
     error::{Error, Result},
     mbuf::{Run, Storage},
-    pool::Class,
+    pool::{Class, Event},
     queue::Batch,
 };
 
@@ -28,6 +28,7 @@ impl Chain {
     /// assert_eq!((one.to_vec()?[0], two.to_vec()?[0]), (2, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn share(&mut self) -> Result<Chain> {
         self.share_range(0, self.len())
     }
@@ -45,8 +46,12 @@ impl Chain {
     /// assert_eq!(pool.stats().class(mbuf::Class::K2).in_use, 1); // one cluster for both
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn share_range(&mut self, off: usize, n: usize) -> Result<Chain> {
         let mut blank = self.blank_for(off, n)?;
+        // Before it has a cluster, which is noted with this chain's.
+        blank.note(Event::Shared);
+        self.note(Event::Shared);
         self.lend_to(&mut blank, off, n, 1);
         Ok(blank)
     }
@@ -66,6 +71,7 @@ impl Chain {
     /// assert_eq!((batch.len(), pool.stats().class(Class::K2).in_use), (3, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn share_n(&mut self, n: usize, batch: &mut Batch) -> Result<()> {
         let len = self.len();
         let before = batch.len();
@@ -80,8 +86,10 @@ impl Chain {
         }
         for (i, blank) in batch.iter_mut().skip(before).enumerate() {
             // The first counts all of them.
+            blank.note(Event::Shared);
             self.lend_to(blank, 0, len, if i == 0 { n as u32 } else { 0 });
         }
+        self.note(Event::Shared);
         Ok(())
     }
 
@@ -100,6 +108,7 @@ impl Chain {
     /// assert!(copy.is_writable());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn dup(&self) -> Result<Chain> {
         let pool = self.run.head().pool();
         let mut run = Run::alloc_first(pool, self.len(), pool.headroom())?;
@@ -127,6 +136,7 @@ impl Chain {
     /// assert_eq!(one.to_vec()?, two.to_vec()?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn unshare(&mut self) -> Result<()> {
         self.make_mut(..)
     }
@@ -150,6 +160,7 @@ impl Chain {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn make_mut(&mut self, range: impl RangeBounds<usize>) -> Result<()> {
         let range = self.resolve(range)?;
         let mut start = 0;
@@ -181,6 +192,7 @@ impl Chain {
     /// assert_eq!(chain.to_vec()?, b"SECRET");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn for_each_mut(
         &mut self,
         range: impl RangeBounds<usize>,
@@ -216,6 +228,7 @@ impl Chain {
     /// assert_eq!((chain.to_vec()?, chain.segments()), (b"one two three".to_vec(), 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn defrag(&mut self) -> Result<()> {
         if self.segments() > 1 {
             let copy = self.dup()?;
@@ -244,6 +257,7 @@ impl Chain {
     /// assert!(chain.slices()?.eq([&b"one "[..], b"two three"]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn collapse(&mut self, max: usize) -> Result<()> {
         if max == 0 {
             return Err(Error::Invalid("collapse to no segments"));
@@ -306,6 +320,7 @@ impl Chain {
     /// assert_eq!((chain.footprint(), chain.to_vec()?), (256, vec![7; 10]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn compact(&mut self) -> Result<()> {
         let footprint = self.footprint();
         if least_footprint(self.len()) >= footprint {
@@ -340,11 +355,13 @@ impl Chain {
     /// assert_eq!(kept.footprint(), 256);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn compact_to_hold(&mut self) -> Result<()> {
         if self.footprint() > self.len().saturating_mul(4) { self.compact() } else { Ok(()) }
     }
 
     /// Empty mbufs, one for each segment of a part: what sharing it takes.
+    #[cfg_attr(feature = "census", track_caller)]
     fn blank_for(&self, off: usize, n: usize) -> Result<Chain> {
         let needed = off.saturating_add(n);
         if needed > self.len() {
@@ -424,6 +441,7 @@ impl Chain {
 
     /// Puts private copies in the place of marked mbufs, all or none.
     #[cold]
+    #[cfg_attr(feature = "census", track_caller)]
     fn replace_marked(&mut self) -> Result<()> {
         let unmark = Unmark(self);
         let mut copies = Some(unmark.0.copy_marked()?);
@@ -455,6 +473,7 @@ impl Chain {
     }
 
     /// Private copies of all marked mbufs, one after the other.
+    #[cfg_attr(feature = "census", track_caller)]
     fn copy_marked(&self) -> Result<Run> {
         let mut copies: Option<Run> = None;
         for mbuf in self.run.mbufs().filter(|mbuf| mbuf.is_marked()) {

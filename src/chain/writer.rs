@@ -57,6 +57,7 @@ impl Chain {
     /// assert_eq!(chain.to_vec()?, b"status 200too l");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[cfg_attr(feature = "census", track_caller)]
     pub fn writer(&mut self, room: usize) -> Result<Writer<'_>> {
         let mut reserved = self.reserve_uninit(room)?;
         let mut pieces = SmallVec::<[libc::iovec; INLINE]>::new();

@@ -41,7 +41,7 @@ pub(crate) use run::{Mbufs, Run};
 use crate::{
     error::{Error, Result},
     meta::Meta,
-    pool::{Class, Holders, Inner, MbufType},
+    pool::{Class, Event, Holders, Inner, MbufType},
 };
 
 /// Where the metadata and the data lie in a small mbuf, in bytes from its start.
@@ -190,6 +190,19 @@ impl Mbuf {
     pub(crate) fn pool(&self) -> &Inner {
         // SAFETY: an mbuf is outside the depot, and so one of its pool's references.
         unsafe { self.pool.as_ref() }
+    }
+
+    /// Something happens to this mbuf, and so to its cluster.
+    #[inline(always)]
+    pub(crate) fn note(&self, event: Event) {
+        #[cfg(feature = "census")]
+        {
+            self.pool().note(Class::Small, self.index(), event);
+            if let Some(class) = self.storage.cluster() {
+                self.pool().note(class, self.cluster_index(class), event);
+            }
+        }
+        let _ = event;
     }
 
     /// Whether the bytes may be written, and the room used.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     meta::Meta,
-    pool::{Alloc, Class, Inner},
+    pool::{Alloc, Class, Event, Inner},
 };
 
 /// Mbufs in a row: at least one. Dropping it frees them all.
@@ -29,6 +29,7 @@ impl Run {
     /// One empty mbuf, whose bytes go to itself or to a cluster of `class`, behind `headroom`
     /// bytes of room (clamped to what the class holds).
     #[inline(always)]
+    #[cfg_attr(feature = "census", track_caller)]
     pub(crate) fn alloc<A: Alloc>(alloc: &A, class: Class, headroom: usize) -> Result<Run> {
         let cache = alloc.cache();
         if class == Class::Small {
@@ -49,6 +50,7 @@ impl Run {
 
     #[cold]
     #[inline(never)]
+    #[cfg_attr(feature = "census", track_caller)]
     fn alloc_slow<A: Alloc>(alloc: &A, class: Class, headroom: usize) -> Result<Run> {
         let pool = alloc.inner();
         let index = alloc.take(Class::Small).ok_or(Error::NoBuffers { class: Class::Small })?;
@@ -103,6 +105,7 @@ impl Run {
     /// Empty mbufs with room for `len` bytes in all, in as few as the classes allow: each the
     /// smallest that holds what is left. Where a class has run out, a larger one stands in, and
     /// then smaller ones.
+    #[cfg_attr(feature = "census", track_caller)]
     pub(crate) fn alloc_for<A: Alloc>(alloc: &A, len: usize) -> Result<Run> {
         let mut run = Self::alloc_some(alloc, len)?;
         let mut room = run.head().room_back();
@@ -116,6 +119,7 @@ impl Run {
 
     /// One empty mbuf with room for `len` contiguous bytes behind `headroom` bytes of room, or
     /// behind fewer where the classes with room for both have run out. `len` is at most 64 KiB.
+    #[cfg_attr(feature = "census", track_caller)]
     pub(crate) fn alloc_contiguous<A: Alloc>(
         alloc: &A,
         len: usize,
@@ -141,6 +145,7 @@ impl Run {
 
     /// The first mbuf of a packet of `len` bytes: with room for all of them behind the headroom if
     /// one buffer has that, else with room for as many as can be.
+    #[cfg_attr(feature = "census", track_caller)]
     pub(crate) fn alloc_first<A: Alloc>(alloc: &A, len: usize, headroom: usize) -> Result<Run> {
         let largest = Class::K64.data_len();
         let whole = len.saturating_add(headroom) <= largest;
@@ -154,6 +159,7 @@ impl Run {
     }
 
     /// One empty mbuf for `len` bytes, or for as many of them as can be.
+    #[cfg_attr(feature = "census", track_caller)]
     fn alloc_some<A: Alloc>(alloc: &A, len: usize) -> Result<Run> {
         let wanted = Class::for_len(len);
         let larger = Class::ALL[wanted.index()..].iter();
@@ -330,6 +336,14 @@ impl Run {
     fn own(&self, mbuf: NonNull<Mbuf>) -> NonNull<Mbuf> {
         // SAFETY: the caller found the address in this run, so an mbuf is live there.
         unsafe { mbuf.as_ref() }.whole().cast()
+    }
+
+    /// Something happens to all mbufs.
+    #[inline(always)]
+    pub(crate) fn note(&self, event: Event) {
+        #[cfg(feature = "census")]
+        self.mbufs().for_each(|mbuf| mbuf.note(event));
+        let _ = event;
     }
 
     /// The metadata; empty where none was ever written.

@@ -1,5 +1,7 @@
 //! How a pool is made.
 
+#[cfg(feature = "census")]
+use crate::pool::Census;
 use crate::{
     class::Class,
     error::{BuildError, Result},
@@ -20,6 +22,8 @@ pub struct PoolBuilder {
     pub(super) zero_on_free: bool,
     pub(super) move_on_pullup: bool,
     pub(super) pages: Pages,
+    #[cfg(feature = "census")]
+    pub(super) on_close: Option<fn(&Census)>,
 }
 
 impl PoolBuilder {
@@ -33,6 +37,8 @@ impl PoolBuilder {
             zero_on_free: false,
             move_on_pullup: false,
             pages: Pages::Plain,
+            #[cfg(feature = "census")]
+            on_close: None,
         }
     }
 
@@ -177,6 +183,23 @@ impl PoolBuilder {
     /// ```
     pub fn pages(mut self, pages: Pages) -> Self {
         self.pages = pages;
+        self
+    }
+
+    /// Called when the last handle is dropped while buffers are still out, beside the warning
+    /// event, on the thread that drops it. Chains may outlive the handles, so this need not be a
+    /// leak. With the feature `census` only.
+    ///
+    /// ```
+    /// let pool = mbuf::Pool::builder().on_close(|census| eprintln!("{census}")).build()?;
+    /// let chain = pool.chain()?;
+    /// drop(pool); // pool `pool`: 1 buffers (256 bytes) still out ...
+    /// # drop(chain);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "census")]
+    pub fn on_close(mut self, hook: fn(&Census)) -> Self {
+        self.on_close = Some(hook);
         self
     }
 

@@ -24,6 +24,7 @@
 //! ```
 
 mod cache;
+mod census;
 mod config;
 mod depot;
 mod memory;
@@ -45,6 +46,11 @@ use std::{
 
 pub(crate) use cache::Cache;
 use cache::{CachePtr, NO_ID, OwnCache, SLOTS};
+#[cfg(feature = "census")]
+use census::Records;
+#[cfg(feature = "census")]
+pub use census::{Census, Group, History};
+pub use census::{Event, Mark};
 pub use config::PoolBuilder;
 pub(crate) use depot::Holders;
 use depot::{Depot, Refs};
@@ -107,6 +113,10 @@ pub(crate) struct Inner {
     discards: Mutex<Vec<(&'static str, u64)>>,
     name: String,
     watch: Watch,
+    #[cfg(feature = "census")]
+    records: Records,
+    #[cfg(feature = "census")]
+    on_close: Option<fn(&Census)>,
     memory: Memory,
 }
 
@@ -122,6 +132,8 @@ struct Tables {
     depots: [Depot; 5],
     holders: [Box<[Holders]>; 4],
     watch: Watch,
+    #[cfg(feature = "census")]
+    records: Records,
 }
 
 impl Tables {
@@ -134,6 +146,8 @@ impl Tables {
             depots: [depot(small)?, depot(k2)?, depot(k4)?, depot(k16)?, depot(k64)?],
             holders: [holders(k2)?, holders(k4)?, holders(k16)?, holders(k64)?],
             watch: Watch::new(counts)?,
+            #[cfg(feature = "census")]
+            records: Records::new(counts)?,
         })
     }
 }
@@ -431,6 +445,10 @@ impl Pool {
             discards: Mutex::new(Vec::new()),
             name: config.name,
             watch: tables.watch,
+            #[cfg(feature = "census")]
+            records: tables.records,
+            #[cfg(feature = "census")]
+            on_close: config.on_close,
             memory,
         });
         inner.watch.begin(inner.base, &inner.layout);
@@ -478,6 +496,26 @@ impl Pool {
     /// ```
     pub fn stats(&self) -> PoolStats {
         self.inner().stats()
+    }
+
+    /// What is out now: where it was allocated, and what happened to it since. O(buffers there
+    /// are), and allocates from the heap. With the feature `census` only.
+    ///
+    /// What other threads take and free meanwhile may be seen or not.
+    ///
+    /// ```
+    /// let pool = mbuf::Pool::with_memory(1 << 20)?;
+    /// let chains = [pool.chain()?, pool.chain()?]; // both on this line, but at two columns
+    /// let census = pool.census();
+    /// assert_eq!((census.buffers(), census.groups().len()), (2, 2));
+    /// assert_eq!(census.groups()[0].place.file(), file!());
+    /// drop(chains);
+    /// assert!(pool.census().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "census")]
+    pub fn census(&self) -> Census {
+        self.inner().census()
     }
 
     /// The default headroom in bytes.
@@ -586,9 +624,16 @@ impl Drop for Pool {
                 ids::release(inner.id);
             }
             let mut registry = inner.registry();
+            #[cfg(feature = "census")]
+            let first = !registry.closing;
             registry.closing = true;
             registry.caches.iter().for_each(CachePtr::close);
             drop(registry);
+            // A handle that was made from a chain (`Chain::pool`) may be the last one again.
+            #[cfg(feature = "census")]
+            if first {
+                inner.last_census();
+            }
             cache::retire_local(inner);
         }
         // SAFETY: the handle's own reference goes, and the handle with it.

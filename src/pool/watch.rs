@@ -62,7 +62,9 @@ impl Watch {
 impl Inner {
     /// A buffer is about to be given out.
     #[inline(always)]
+    #[cfg_attr(feature = "census", track_caller)]
     pub(crate) fn taken(&self, class: Class, index: u32) {
+        self.born(class, index);
         #[cfg(any(debug_assertions, loom))]
         let before = self.state(class, index).set(state::USED);
         #[cfg(debug_assertions)]
@@ -89,6 +91,7 @@ impl Inner {
         if before != state::USED {
             misuse(self, class, index, "freed while it is free");
         }
+        self.note(class, index, super::Event::Freed);
         let buffer = self.buffer(class, index);
         #[cfg(debug_assertions)]
         if !self.zero_on_free {

@@ -12,7 +12,10 @@ use super::{
     DropReason, Time, Timer, Waker,
     graph::{Core, Hop},
 };
-use crate::{chain::Chain, pool::Pool};
+use crate::{
+    chain::Chain,
+    pool::{Event, Pool},
+};
 
 /// What became of a chain. Made by the methods of [`Context`], and carried out by returning it or
 /// by [`Context::apply`]: a chain in an outcome that is thrown away is gone without a count.
@@ -215,6 +218,7 @@ impl Context<'_> {
     /// ```
     #[inline]
     pub fn consumed(&mut self, chain: Chain) -> Outcome {
+        chain.note(Event::Consumed);
         drop(chain);
         self.core.nodes[self.layer as usize].consumed += 1;
         Outcome::SETTLED
@@ -231,6 +235,7 @@ impl Context<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn drop(&mut self, chain: Chain, reason: DropReason) -> Outcome {
+        chain.note(Event::Discarded);
         drop(chain);
         self.core.nodes[self.layer as usize].drops.count(reason, 1);
         Outcome::SETTLED

@@ -5,12 +5,18 @@ use super::{
     Context, DropReason, PortId, Signal, Stack,
     graph::{Hop, NONE},
 };
-use crate::chain::Chain;
+use crate::{chain::Chain, pool::Event};
 
 /// So few chains cost less one by one than as a batch (measured: from 4 to 8 on it is the same).
 pub(super) const FEW: usize = 4;
 
 /// How it runs.
+/// What happens to a chain that is given to a layer.
+#[inline(always)]
+fn passed(hop: Hop) -> Event {
+    if hop.is_up() { Event::Up } else { Event::Down }
+}
+
 impl Stack {
     /// Counts chains that come in by the port, and answers where they go; `None` if the port is
     /// closed. It is asked once for all chains of a call, so that a layer that closes at the first
@@ -52,6 +58,7 @@ impl Stack {
             }
             way.total += 1;
             let protocol = &mut *self.protocols[layer as usize];
+            chain.note(passed(hop));
             let mut cx = Context::new(&mut self.core, layer, hop);
             let outcome = match hop.is_up() {
                 true => protocol.input(chain, &mut cx),
@@ -77,6 +84,7 @@ impl Stack {
         if way.pending.len() == 1
             && let Some(chain) = way.pending.pop()
         {
+            chain.note(passed(hop));
             let mut cx = Context::new(&mut self.core, layer, hop);
             let outcome = match hop.is_up() {
                 true => protocol.input(chain, &mut cx),
@@ -88,6 +96,7 @@ impl Stack {
             };
         }
         std::mem::swap(&mut way.pending, &mut self.scratch);
+        self.scratch.iter().for_each(|chain| chain.note(passed(hop)));
         let mut cx = Context::new(&mut self.core, layer, hop);
         match hop.is_up() {
             true => protocol.input_batch(&mut self.scratch, &mut cx),
@@ -231,6 +240,7 @@ impl Stack {
 /// nobody else asks about.
 #[inline]
 pub(super) fn mark(chain: &mut Chain, port: PortId) {
+    chain.note(Event::Input);
     if chain.meta().ingress() != port.0 {
         chain.meta_mut().set_ingress(port.0);
     }
