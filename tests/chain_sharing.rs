@@ -274,3 +274,15 @@ fn sharing_with_many_is_all_or_none() {
     }
     assert_eq!(level(&pool), [0; 5]);
 }
+
+#[test]
+fn whole_largest_clusters_are_compacted_to_just_those() {
+    let pool = roomy("pool");
+    let mut chain = pool.chain_in(Class::K64, 0).unwrap();
+    chain.extend_from_slice(&pattern(1, 65_535)).unwrap();
+    chain.concat(pool.chain_from(&[9]).unwrap()).unwrap();
+    assert_eq!(chain.footprint(), 256 + 65_536 + 256);
+    chain.compact().unwrap();
+    assert_eq!((chain.footprint(), chain.len()), (256 + 65_536, 65_536));
+    assert_eq!(bytes(&chain)[65_535], 9);
+}
