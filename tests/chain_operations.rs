@@ -27,7 +27,7 @@ const SOURCES: [&str; 10] = [
 ];
 
 /// What the tests do at every step to see how a chain is.
-const LOOKS: [&str; 12] = [
+const LOOKS: [&str; 13] = [
     "check",
     "footprint",
     "headroom",
@@ -37,6 +37,7 @@ const LOOKS: [&str; 12] = [
     "len",
     "meta",
     "segments",
+    "mark",
     "slices",
     "tailroom",
     "to_vec",

@@ -44,8 +44,10 @@ fn program() -> &'static Path {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "--example", "file", "--profile", &profile]);
         build.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-        if !target_dir.join("CACHEDIR.TAG").exists() {
-            build.args(["--target", &name(target_dir)]);
+        // Nothing else says whether cargo was told a --target.
+        let last = name(target_dir);
+        if last.starts_with(env::consts::ARCH) && last.contains("-linux-") {
+            build.args(["--target", &last]);
             target_dir = target_dir.parent().unwrap();
         }
         let status = build.arg("--target-dir").arg(target_dir).status().unwrap();
