@@ -391,3 +391,20 @@ fn threads_that_allocate_pass_on_and_free_lose_nothing() {
     assert_eq!(stats.in_use(), 0);
     assert_eq!(stats.class(Class::Small).cached, 0, "all other threads have ended");
 }
+
+#[test]
+fn reasons_for_discarding_are_counted_by_name_up_to_a_bound() {
+    const NAMES: &str = "seventy letters, of which each test takes as many as it wants, one by one";
+    let pool = small(4);
+    for n in 1..=70 {
+        pool.chain().unwrap().discard(&NAMES[..n]);
+    }
+    pool.chain().unwrap().discard(&NAMES[..1]);
+    let discards = pool.stats().discards;
+    assert_eq!(discards.len(), 64);
+    assert_eq!(discards[0], (&NAMES[..1], 2));
+    // Those that came too late, and the one whose place they took.
+    assert_eq!(discards[63], ("other reasons", 7));
+    assert_eq!(discards.iter().map(|row| row.1).sum::<u64>(), 71);
+    assert!(format!("{}", pool.stats()).contains("other reasons"));
+}
