@@ -100,7 +100,7 @@
 //! - Bytes that were never written cannot be read, bytes that others see cannot be written, and a
 //!   header that is borrowed from a chain cannot outlive an operation that might move it.
 //!
-//! ```compile_fail,E0502
+//! ```compile_fail,E0499
 //! # use mbuf::Pool;
 //! # let pool = Pool::with_memory(1 << 20).unwrap();
 //! let mut packet = pool.chain_from(&[0; 64]).unwrap();
