@@ -476,7 +476,10 @@ fn remember(entry: &mut Entry, op: &Op, old: &[u8], other: &[u8]) {
     }
 }
 
-/// That every operation of the table is among those that are chosen from.
+/// Operations that the state machine of the tests (`tests/chain_model`) has and this does not.
+const LEFT_TO_THE_MODEL: [&str; 5] = ["Commit", "CommitFrom", "ShareN", "Seek", "Hexdump"];
+
+/// That every other operation of the table is among those that are chosen from.
 fn check_the_choice() {
     let mut chosen = BTreeSet::new();
     for (what, seed) in (0..OPS).flat_map(|what| [(what, 0), (what, 1)]) {
@@ -484,6 +487,7 @@ fn check_the_choice() {
         let args = Args { size: Size::Few(2), from, to, past: 0, seed };
         chosen.insert(args.op(what, &[1]).name());
     }
+    chosen.extend(LEFT_TO_THE_MODEL);
     assert_eq!(chosen, Op::around(1).iter().map(Op::name).collect());
 }
 
