@@ -224,8 +224,15 @@ impl Cache {
         // SAFETY: made by `Cache::new` from a box and not freed since (the caller's promise).
         let this = unsafe { cache.as_ref() };
         let inner = this.inner;
+        if Step::RetiredUnderLock.is_broken() {
+            this.flush();
+        }
+        // In one step for whoever sums up for statistics: the buffers are in the cache, or in the
+        // depot. A thread may end while another, which has all its results, counts.
+        let mut registry = this.inner().registry();
         this.flush();
-        this.inner().registry().caches.retain(|other| other.0 != cache);
+        registry.caches.retain(|other| other.0 != cache);
+        drop(registry);
         this.witness.frees();
         // SAFETY: as above; the registry, the only other place that knew it, has forgotten it
         // under its lock.

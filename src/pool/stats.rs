@@ -65,7 +65,8 @@ impl fmt::Display for MbufType {
 /// Statistics of one class of buffers, in buffers.
 ///
 /// The figures of a pool that other threads use at the same time are read one after the other, so
-/// they may be off by what moved meanwhile; those of a pool at rest are exact.
+/// they may be off by what moved meanwhile; those of a pool at rest are exact, also while threads
+/// that used it end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClassStats {
     /// Buffers there are.

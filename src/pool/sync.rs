@@ -41,12 +41,14 @@ pub(crate) enum Step {
     NoCacheWhileClosing,
     /// A pool's id is not given to another pool as long as a cache may have it.
     IdStaysWithCaches,
+    /// What a cache has goes back to the depot where statistics are not taken meanwhile.
+    RetiredUnderLock,
 }
 
 impl Step {
     /// All of them.
     #[cfg(all(loom, test))]
-    pub(crate) const ALL: [Step; 7] = [
+    pub(crate) const ALL: [Step; 8] = [
         Step::RefGoes,
         Step::LastRefGone,
         Step::SoleHolder,
@@ -54,6 +56,7 @@ impl Step {
         Step::LastHolderGone,
         Step::NoCacheWhileClosing,
         Step::IdStaysWithCaches,
+        Step::RetiredUnderLock,
     ];
 
     /// The memory ordering of the step, which is an atomic operation.

@@ -164,6 +164,27 @@ fn loom_an_id_is_given_again_only_when_no_cache_has_it() {
     );
 }
 
+#[test]
+fn loom_what_a_thread_gives_back_at_its_end_does_not_seem_in_use() {
+    fn model() {
+        let pool = two();
+        let its = pool.clone();
+        thread::spawn(move || drop(its.chain())).join().unwrap();
+        let stats = pool.stats();
+        assert_eq!(stats.in_use(), 0, "a model's claim: a buffer in use though no chain has it");
+        reached(if stats.class(Class::Small).cached > 0 { "still cached" } else { "given back" });
+    }
+    explore(
+        concat!(
+            module_path!(),
+            "::loom_what_a_thread_gives_back_at_its_end_does_not_seem_in_use"
+        ),
+        model,
+        &["still cached", "given back"],
+        &[Step::RetiredUnderLock],
+    );
+}
+
 /// The pool is used to the last through what it lent.
 #[test]
 fn loom_a_receivers_cache_goes_with_it() {
