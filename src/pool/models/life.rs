@@ -175,10 +175,7 @@ fn loom_what_a_thread_gives_back_at_its_end_does_not_seem_in_use() {
         reached(if stats.class(Class::Small).cached > 0 { "still cached" } else { "given back" });
     }
     explore(
-        concat!(
-            module_path!(),
-            "::loom_what_a_thread_gives_back_at_its_end_does_not_seem_in_use"
-        ),
+        concat!(module_path!(), "::loom_what_a_thread_gives_back_at_its_end_does_not_seem_in_use"),
         model,
         &["still cached", "given back"],
         &[Step::RetiredUnderLock],
