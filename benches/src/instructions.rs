@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::{
     Report,
+    row::{Measure, Row},
     table::{Table, grouped},
 };
 
@@ -41,7 +42,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     }
     let around = per_operation(&program, "loop")?;
     let mut table = Table::new(["operation", "instructions", "with the loop", "ceiling", ""]);
-    let mut figures = Vec::new();
+    let mut rows = Vec::new();
     let mut passed = true;
     for ceiling in ceilings {
         let wanted = options.operations.is_empty()
@@ -60,20 +61,14 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
             grouped(ceiling.instructions, 0),
             if within { String::new() } else { "TOO MANY".to_owned() },
         ]);
-        figures.push(json!({
-            "operation": ceiling.operation,
-            "what": ceiling.what,
-            "instructions": each,
-            "with_the_loop": whole,
-            "ceiling": ceiling.instructions,
-        }));
+        rows.push(Row::new(ceiling.what, "mbuf", Measure::Instructions, vec![each]));
     }
     println!("Instructions an operation under callgrind; the loop around it takes {around:.1}\n");
     println!("{table}");
     if !passed {
         println!("FAILED: an operation takes more instructions than benches/ceilings.txt allows");
     }
-    Ok(Report { passed, figures: json!({ "benchmark": "instructions", "results": figures }) })
+    Ok(Report { passed, figures: json!({ "benchmark": "instructions", "rows": rows }) })
 }
 
 #[derive(Debug, Clone, Copy)]

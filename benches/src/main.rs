@@ -18,6 +18,7 @@ mod files;
 mod instructions;
 mod machine;
 mod peers;
+mod row;
 mod server;
 mod table;
 mod tcp_many;
