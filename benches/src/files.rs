@@ -107,9 +107,12 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         "benchmark": "files", "bytes": size, "rounds": rounds, "pool_bytes": options.pool,
         "skipped": skipped,
     });
-    for (name, parent) in [("tmpfs", &options.tmpfs), ("disk", &options.disk)] {
-        let place = Place::make(parent, name == "tmpfs", &program, options.pool, size)
-            .with_context(|| format!("the place on {name}"))?;
+    let places = [("tmpfs", &options.tmpfs), ("disk", &options.disk)];
+    for (name, parent) in places {
+        Place::check(parent, name == "tmpfs", size).with_context(|| format!("--{name}"))?;
+    }
+    for (name, parent) in places {
+        let place = Place::make(parent, &program, options.pool, size)?;
         if file {
             let runs = place.rounds(What::File, &large, rounds)?;
             println!(

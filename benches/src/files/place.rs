@@ -124,25 +124,25 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn make(
-        parent: &Path,
-        in_memory: bool,
-        program: &Path,
-        pool: u64,
-        size: u64,
-    ) -> anyhow::Result<Self> {
+    /// Whether a place can be made in a folder.
+    pub fn check(parent: &Path, in_memory: bool, size: u64) -> anyhow::Result<()> {
         let (is_tmpfs, available) = filesystem(parent)?;
         match (in_memory, is_tmpfs) {
             (true, false) => bail!("{} is not on a tmpfs", parent.display()),
             (false, true) => bail!("{} is on a tmpfs, not on a disk", parent.display()),
             _ => {}
         }
-        let needed = size + size.max(STREAM) + (128 << 20);
+        // What is sent, what arrives, and 10,000 small files twice.
+        let needed = size + (size + STREAM) + (128 << 20);
         ensure!(
             available > needed,
             "{} has {available} bytes available, {needed} are needed",
             parent.display()
         );
+        Ok(())
+    }
+
+    pub fn make(parent: &Path, program: &Path, pool: u64, size: u64) -> anyhow::Result<Self> {
         let folder = parent.join(format!("mbuf-files-{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
         let place = Place { folder, program: program.into(), pool: pool.to_string(), size };
