@@ -124,16 +124,16 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether a place can be made in a folder.
-    pub fn check(parent: &Path, in_memory: bool, size: u64) -> anyhow::Result<()> {
+    /// Whether a place can be made in a folder, with room for so many trees that are kept.
+    pub fn check(parent: &Path, in_memory: bool, size: u64, trees: u64) -> anyhow::Result<()> {
         let (is_tmpfs, available) = filesystem(parent)?;
         match (in_memory, is_tmpfs) {
             (true, false) => bail!("{} is not on a tmpfs", parent.display()),
             (false, true) => bail!("{} is on a tmpfs, not on a disk", parent.display()),
             _ => {}
         }
-        // What is sent, what arrives, and 10,000 small files twice.
-        let needed = size + (size + STREAM) + (128 << 20);
+        // What is sent, what arrives, and the trees.
+        let needed = size + (size + STREAM) + (2 + trees) * (64 << 20);
         ensure!(
             available > needed,
             "{} has {available} bytes available, {needed} are needed",
@@ -201,9 +201,24 @@ impl Place {
         if compare {
             self.arrived(what).context("comparing what has arrived")?;
         }
-        fs::remove_dir_all(self.inbox())?;
-        fs::create_dir(self.inbox())?;
+        self.empty_inbox(what)?;
         Ok(run)
+    }
+
+    fn empty_inbox(&self, what: What) -> anyhow::Result<()> {
+        let inbox = self.inbox();
+        if what == What::Tree && !filesystem(&inbox)?.0 {
+            // For minutes ext4 does not take the inode of a removed file again, and passes over all
+            // of them one by one for each new file, which would be all that is measured in the next
+            // run. So what has arrived is kept to the end.
+            let kept = (0..).map(|n| self.folder.join(format!("kept-{n}")));
+            let free = kept.into_iter().find(|path| !path.exists());
+            fs::rename(&inbox, free.context("no name is free")?)?;
+        } else {
+            fs::remove_dir_all(&inbox)?;
+        }
+        fs::create_dir(inbox)?;
+        Ok(())
     }
 
     /// What is sent is in the page cache, and nothing of an earlier run is left to be written.
