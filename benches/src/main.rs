@@ -42,7 +42,7 @@ enum Command {
     Udp(udp::Options),
     /// Many TCP connections against `echo serve`: every byte compared, peak memory checked.
     TcpMany(tcp_many::Options),
-    /// One large file: `file send` and `file receive` beside nginx with curl, socat and rsync.
+    /// Files: `file send` and `file receive` beside nginx with curl, socat and rsync.
     Files(files::Options),
     /// Instructions an operation under callgrind, checked against the committed ceilings.
     Instructions(instructions::Options),
