@@ -102,6 +102,12 @@ impl Batch {
         self.chains.push_back(chain);
     }
 
+    /// The chains, with room for `n` more.
+    pub(crate) fn reserve(&mut self, n: usize) -> &mut VecDeque<Chain> {
+        self.chains.reserve(n);
+        &mut self.chains
+    }
+
     /// Takes the first chain.
     ///
     /// ```

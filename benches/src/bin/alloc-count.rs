@@ -64,6 +64,13 @@ fn run(operation: &str, times: u64) -> Result<bool> {
                 drop(black_box(&mut batch).drain());
             }
         }
+        "batch-cluster" => {
+            let mut batch = Batch::with_limit(BATCH);
+            for _ in 0..times / BATCH as u64 {
+                pool.alloc_batch_in(Class::K2, 64, BATCH, &mut batch)?;
+                drop(black_box(&mut batch).drain());
+            }
+        }
         "prepend" => {
             let mut chain = pool.chain_from(&[0; 32])?;
             for _ in 0..times {
