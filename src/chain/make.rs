@@ -174,9 +174,9 @@ impl Pool {
                 return Err(Error::NoBuffers { class });
             }
         }
-        let before = batch.len();
-        let mut left = n;
         let chains = batch.reserve(n);
+        let before = chains.len();
+        let mut left = n;
         while left > 0 {
             left -= Run::alloc_cached(self.inner(), class, headroom, left, chains, Chain::from_run);
             if left == 0 {
@@ -184,7 +184,7 @@ impl Pool {
             }
             // Which also fills the cache.
             match self.chain_in(class, headroom) {
-                Ok(chain) => chains.push_back(chain),
+                Ok(chain) => chains.push(chain),
                 Err(error) => {
                     chains.truncate(before);
                     return Err(error);

@@ -1,6 +1,6 @@
 //! A run: mbufs in a row, owned together. The head keeps the totals, so a run is one pointer wide.
 
-use std::{collections::VecDeque, fmt, marker::PhantomData, mem, ops::Range, ptr::NonNull};
+use std::{fmt, marker::PhantomData, mem, ops::Range, ptr::NonNull};
 
 use super::{
     DATA, Flags, Mbuf, Owner, SLOW_TO_FREE, Storage,
@@ -55,7 +55,7 @@ impl Run {
         class: Class,
         headroom: usize,
         n: usize,
-        to: &mut VecDeque<T>,
+        to: &mut Vec<T>,
         make: impl Fn(Run) -> T,
     ) -> usize {
         let (mut indices, mut clusters) = ([0; BULK], [0; BULK]);
