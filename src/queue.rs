@@ -1,6 +1,9 @@
 //! Chains in transit: a [`Batch`] on its way through the layers, a [`Queue`] waiting for a sink.
 
-use std::collections::{VecDeque, vec_deque};
+use std::{
+    collections::{VecDeque, vec_deque},
+    mem,
+};
 
 use crate::{
     chain::Chain,
@@ -15,7 +18,10 @@ use crate::{
 /// takes the chain.
 #[derive(Debug)]
 pub struct Batch {
-    chains: VecDeque<Chain>,
+    /// The first chains, the very first at the end, where it is taken.
+    first: Vec<Chain>,
+    /// The chains behind those, in order. They are turned over when `first` runs out.
+    later: Vec<Chain>,
     limit: usize,
 }
 
@@ -24,7 +30,7 @@ impl Batch {
     /// `docs/design.md`).
     pub const USUAL: usize = 32;
 
-    /// An empty batch for the usual number of chains. Allocates once.
+    /// An empty batch for the usual number of chains. Allocates twice.
     ///
     /// ```
     /// let batch = mbuf::Batch::new();
@@ -34,7 +40,7 @@ impl Batch {
         Self::with_limit(Self::USUAL)
     }
 
-    /// An empty batch that asks to be filled with up to `limit` chains. Allocates once.
+    /// An empty batch that asks to be filled with up to `limit` chains. Allocates twice.
     ///
     /// ```
     /// let pool = mbuf::Pool::with_memory(1 << 20)?;
@@ -45,7 +51,13 @@ impl Batch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_limit(limit: usize) -> Self {
-        Self { chains: VecDeque::with_capacity(limit.max(1)), limit: limit.max(1) }
+        let limit = limit.max(1);
+        Self { first: Vec::with_capacity(limit), later: Vec::with_capacity(limit), limit }
+    }
+
+    /// An empty batch that allocates as it first grows.
+    pub(crate) fn without_memory() -> Self {
+        Self { first: Vec::new(), later: Vec::new(), limit: 1 }
     }
 
     /// Chains in the batch.
@@ -58,7 +70,7 @@ impl Batch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn len(&self) -> usize {
-        self.chains.len()
+        self.first.len() + self.later.len()
     }
 
     /// Whether there are none.
@@ -71,8 +83,9 @@ impl Batch {
     /// assert!(!batch.is_empty());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.chains.is_empty()
+        self.later.is_empty() && self.first.is_empty()
     }
 
     /// How many more chains the batch asks for.
@@ -85,7 +98,7 @@ impl Batch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn room(&self) -> usize {
-        self.limit.saturating_sub(self.chains.len())
+        self.limit.saturating_sub(self.len())
     }
 
     /// Adds a chain at the end. Allocates only if the batch grows past its largest size so far.
@@ -98,8 +111,15 @@ impl Batch {
     /// assert_eq!(batch.pop().unwrap().to_vec()?, b"first");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn push(&mut self, chain: Chain) {
-        self.chains.push_back(chain);
+        self.later.push(chain);
+    }
+
+    /// Where the next `n` chains belong, at the end.
+    pub(crate) fn reserve(&mut self, n: usize) -> &mut Vec<Chain> {
+        self.later.reserve(n);
+        &mut self.later
     }
 
     /// Takes the first chain.
@@ -112,8 +132,18 @@ impl Batch {
     /// assert!(batch.pop().is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn pop(&mut self) -> Option<Chain> {
-        self.chains.pop_front()
+        if self.first.is_empty() {
+            self.turn_over();
+        }
+        self.first.pop()
+    }
+
+    #[cold]
+    fn turn_over(&mut self) {
+        mem::swap(&mut self.first, &mut self.later);
+        self.first.reverse();
     }
 
     /// The chains in order.
@@ -126,8 +156,8 @@ impl Batch {
     /// assert!(batch.iter().map(|chain| chain.len()).eq([3, 5]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn iter(&self) -> vec_deque::Iter<'_, Chain> {
-        self.chains.iter()
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Chain> + Clone {
+        self.first.iter().rev().chain(&self.later)
     }
 
     /// The chains in order, to be changed.
@@ -142,8 +172,8 @@ impl Batch {
     /// assert!(batch.iter().all(|chain| chain.len() == 4));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn iter_mut(&mut self) -> vec_deque::IterMut<'_, Chain> {
-        self.chains.iter_mut()
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Chain> {
+        self.first.iter_mut().rev().chain(&mut self.later)
     }
 
     /// Keeps the first `n` chains.
@@ -157,7 +187,24 @@ impl Batch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn truncate(&mut self, n: usize) {
-        self.chains.truncate(n);
+        let first = self.first.len();
+        self.later.truncate(n.saturating_sub(first));
+        self.first.drain(..first.saturating_sub(n));
+    }
+
+    /// Drops all chains.
+    ///
+    /// ```
+    /// let pool = mbuf::Pool::with_memory(1 << 20)?;
+    /// let mut batch = mbuf::Batch::new();
+    /// pool.alloc_batch(5, &mut batch)?;
+    /// batch.clear();
+    /// assert_eq!((batch.len(), pool.stats().in_use()), (0, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn clear(&mut self) {
+        self.first.clear();
+        self.later.clear();
     }
 
     /// Moves all chains of `other` to the end of this batch, in order.
@@ -172,7 +219,8 @@ impl Batch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn append(&mut self, other: &mut Batch) {
-        self.chains.append(&mut other.chains);
+        self.later.extend(other.first.drain(..).rev());
+        self.later.append(&mut other.later);
     }
 
     /// Takes all chains in order; those not taken from the iterator are dropped.
@@ -185,8 +233,9 @@ impl Batch {
     /// assert_eq!((taken.len(), batch.len(), pool.stats().in_use()), (3, 0, 3));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn drain(&mut self) -> vec_deque::Drain<'_, Chain> {
-        self.chains.drain(..)
+    #[inline]
+    pub fn drain(&mut self) -> impl Iterator<Item = Chain> {
+        self.first.drain(..).rev().chain(self.later.drain(..))
     }
 }
 
@@ -198,7 +247,7 @@ impl Default for Batch {
 
 impl Extend<Chain> for Batch {
     fn extend<I: IntoIterator<Item = Chain>>(&mut self, chains: I) {
-        self.chains.extend(chains);
+        self.later.extend(chains);
     }
 }
 

@@ -85,7 +85,7 @@ fn every_operation_that_takes_a_buffer_names_its_callers_line() {
     names_its_line!(pool, chain.share());
     names_its_line!(pool, chain.share_range(0, 10));
     names_its_line!(pool, chain.share_n(2, &mut batch));
-    batch.drain();
+    batch.clear();
     names_its_line!(pool, chain.dup());
     names_its_line!(pool, chain.reserve_uninit(9000));
     let mut chain = cut();

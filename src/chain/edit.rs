@@ -30,7 +30,18 @@ impl Chain {
     #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     pub fn prepend(&mut self, n: usize) -> Result<&mut [u8]> {
-        let bytes = self.grow_front(n)?;
+        if self.has_front(n) {
+            let bytes = self.grow_front(n);
+            bytes.fill(0);
+            return Ok(bytes);
+        }
+        self.prepend_slowly(n)
+    }
+
+    #[cold]
+    #[cfg_attr(feature = "census", track_caller)]
+    fn prepend_slowly(&mut self, n: usize) -> Result<&mut [u8]> {
+        let bytes = self.grow_front_slowly(n)?;
         bytes.fill(0);
         Ok(bytes)
     }
@@ -50,7 +61,17 @@ impl Chain {
     #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     pub fn prepend_slice(&mut self, bytes: &[u8]) -> Result<()> {
-        self.grow_front(bytes.len())?.copy_from_slice(bytes);
+        if self.has_front(bytes.len()) {
+            self.grow_front(bytes.len()).copy_from_slice(bytes);
+            return Ok(());
+        }
+        self.prepend_slice_slowly(bytes)
+    }
+
+    #[cold]
+    #[cfg_attr(feature = "census", track_caller)]
+    fn prepend_slice_slowly(&mut self, bytes: &[u8]) -> Result<()> {
+        self.grow_front_slowly(bytes.len())?.copy_from_slice(bytes);
         Ok(())
     }
 
@@ -90,6 +111,7 @@ impl Chain {
     /// assert_eq!(chain.to_vec()?, b"data\0\0\0");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     pub fn append(&mut self, n: usize) -> Result<()> {
         self.grow_back(n, |bytes| bytes.fill(0))
@@ -134,23 +156,31 @@ impl Chain {
     /// ```
     #[inline]
     pub fn trim_front(&mut self, n: usize) -> Result<()> {
+        let total = self.len();
+        let head = self.run.head_mut();
+        if n < head.len() {
+            head.strip_front(n);
+            self.run.set_total(total - n);
+            return Ok(());
+        }
+        self.trim_segments(n)
+    }
+
+    /// As [`Chain::trim_front`], where segments are emptied.
+    #[cold]
+    fn trim_segments(&mut self, n: usize) -> Result<()> {
         if n > self.len() {
             return Err(Error::TooShort { needed: n, available: self.len() });
         }
         let (total, mut segs) = (self.len() - n, self.segments());
         let mut left = n;
-        let head = self.run.head_mut();
-        if left < head.len() {
-            head.strip_front(left);
-        } else {
-            for mbuf in self.run.mbufs_mut() {
-                let now = left.min(mbuf.len());
-                segs -= usize::from(now > 0 && now == mbuf.len());
-                mbuf.strip_front(now);
-                left -= now;
-                if left == 0 {
-                    break;
-                }
+        for mbuf in self.run.mbufs_mut() {
+            let now = left.min(mbuf.len());
+            segs -= usize::from(now > 0 && now == mbuf.len());
+            mbuf.strip_front(now);
+            left -= now;
+            if left == 0 {
+                break;
             }
         }
         self.run.set_totals(total, segs);
@@ -169,6 +199,7 @@ impl Chain {
     /// assert_eq!(chain.to_vec()?, b"body");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn trim_back(&mut self, n: usize) -> Result<()> {
         match self.len().checked_sub(n) {
             Some(keep) => self.truncate(keep),
@@ -189,19 +220,27 @@ impl Chain {
     /// assert_eq!(chain.truncate(5), Err(mbuf::Error::TooShort { needed: 5, available: 4 }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn truncate(&mut self, n: usize) -> Result<()> {
-        if n >= self.len() {
-            if n == self.len() {
-                return Ok(());
-            }
+        let Some(gone) = self.len().checked_sub(n) else {
             return Err(Error::TooShort { needed: n, available: self.len() });
-        }
-        let (gone, single) = (self.len() - n, self.run.is_single());
+        };
+        let single = self.run.is_single();
         let last = self.run.last_mut();
         if gone < last.len() || single {
             last.truncate(last.len() - gone);
             self.run.set_totals(n, if n == 0 { 0 } else { self.segments() });
-            return Ok(());
+        } else {
+            self.truncate_segments(n);
+        }
+        Ok(())
+    }
+
+    /// As [`Chain::truncate`], where segments are emptied. `n` is at most the length.
+    #[cold]
+    fn truncate_segments(&mut self, n: usize) {
+        if n == self.len() {
+            return;
         }
         let (i, at) = self.locate(n);
         // A segment that would be empty goes too, unless it is the head or remembers what was
@@ -213,7 +252,6 @@ impl Chain {
             self.run.last_mut().truncate(at);
         }
         self.run.recount();
-        Ok(())
     }
 
     /// m_adj: removes `n` bytes from the front, or, if negative, from the back; as many as there
@@ -427,6 +465,7 @@ impl Chain {
     /// assert_eq!((chain.to_vec()?, chain.segments()), (b"front back".to_vec(), 2));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn concat(&mut self, mut other: Chain) -> Result<(), Rejected<Chain>> {
         if let Err(error) = self.check_growth(other.len()) {
             return Err(Rejected::new(other, error));
@@ -512,6 +551,7 @@ impl Chain {
         }
     }
 
+    #[inline]
     fn check_growth(&self, n: usize) -> Result<()> {
         let wanted = self.len().saturating_add(n);
         if wanted > MAX_LEN {
@@ -520,10 +560,22 @@ impl Chain {
         Ok(())
     }
 
-    /// Grows the front by `n` bytes, which hold whatever was there.
-    #[inline]
+    /// Whether the front can grow by `n` bytes, which are some, in the usual way.
+    #[inline(always)]
+    fn has_front(&self, n: usize) -> bool {
+        n > 0 && n <= self.run.head().quick_room_front() && n <= MAX_LEN - self.len()
+    }
+
+    /// Grows the front by `n` bytes, which hold whatever was there, where it [`Chain::has_front`].
+    #[inline(always)]
+    fn grow_front(&mut self, n: usize) -> &mut [u8] {
+        self.run.set_total(self.len() + n);
+        self.run.head_mut().grow_front(n)
+    }
+
+    /// The same where the head is shared, or empty, or lacks the room.
     #[cfg_attr(feature = "census", track_caller)]
-    fn grow_front(&mut self, n: usize) -> Result<&mut [u8]> {
+    fn grow_front_slowly(&mut self, n: usize) -> Result<&mut [u8]> {
         if n == 0 {
             return Ok(&mut []);
         }
@@ -542,7 +594,6 @@ impl Chain {
         self.grow_front_by_mbuf(n)
     }
 
-    #[cold]
     #[cfg_attr(feature = "census", track_caller)]
     fn grow_front_by_mbuf(&mut self, n: usize) -> Result<&mut [u8]> {
         let max = Class::K64.data_len();
@@ -566,21 +617,29 @@ impl Chain {
     #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     fn grow_back(&mut self, n: usize, mut fill: impl FnMut(&mut [u8])) -> Result<()> {
-        self.check_growth(n)?;
+        let (total, segs) = (self.len().saturating_add(n), self.segments());
         let last = self.run.last_mut();
-        if n > 0 && n <= last.room_back() {
+        if n > 0 && n <= last.quick_room_back() && total <= MAX_LEN {
             let empty = last.len() == 0;
             fill(last.grow_back(n));
-            self.run.set_totals(self.len() + n, self.segments() + usize::from(empty));
+            self.run.set_totals(total, segs + usize::from(empty));
             return Ok(());
         }
+        self.grow_back_slowly(n, fill)
+    }
+
+    /// As [`Chain::grow_back`], where the last segment is shared, or lacks the room.
+    #[cold]
+    #[inline(never)]
+    #[cfg_attr(feature = "census", track_caller)]
+    fn grow_back_slowly(&mut self, n: usize, fill: impl FnMut(&mut [u8])) -> Result<()> {
+        self.check_growth(n)?;
         let growth = self.plan_back(n)?;
         self.commit_back(growth, fill);
         Ok(())
     }
 
     /// Takes what growing the back by `n` bytes needs. Changes nothing.
-    #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     fn plan_back(&mut self, n: usize) -> Result<Growth> {
         let room = self.tailroom().min(n);
@@ -590,7 +649,6 @@ impl Chain {
     }
 
     /// Grows the back as planned. Cannot fail.
-    #[inline]
     fn commit_back(&mut self, growth: Growth, mut fill: impl FnMut(&mut [u8])) {
         let Growth { room, more, len } = growth;
         if room > 0 {

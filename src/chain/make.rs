@@ -135,19 +135,62 @@ impl Pool {
     /// ```
     #[cfg_attr(feature = "census", track_caller)]
     pub fn alloc_batch(&self, n: usize, batch: &mut Batch) -> Result<()> {
-        let total = self.inner().total(Class::Small);
-        if n > total {
-            return Err(Error::NoBuffers { class: Class::Small });
+        match self.headroom() {
+            headroom if headroom <= Class::Small.data_len() => {
+                self.alloc_batch_in(Class::Small, headroom, n, batch)
+            }
+            headroom => {
+                let class = self.inner().available(Class::for_len(headroom))?;
+                self.alloc_batch_in(class, headroom, n, batch)
+            }
         }
-        let before = batch.len();
-        for _ in 0..n {
-            match self.chain() {
-                Ok(chain) => batch.push(chain),
+    }
+
+    /// `n` empty chains like those of [`Pool::chain_in`]: all, or none. About half of what it costs
+    /// to make one after the other.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffers`]: the batch is as it was.
+    ///
+    /// ```
+    /// use mbuf::{Batch, Class, Pool};
+    ///
+    /// let pool = Pool::with_memory(1 << 20)?;
+    /// let mut batch = Batch::new();
+    /// pool.alloc_batch_in(Class::K2, 64, 32, &mut batch)?;
+    /// assert!(batch.iter().all(|chain| chain.tailroom() == 1984));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg_attr(feature = "census", track_caller)]
+    pub fn alloc_batch_in(
+        &self,
+        class: Class,
+        headroom: usize,
+        n: usize,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        for class in [Class::Small, class] {
+            if n > self.inner().total(class) {
+                return Err(Error::NoBuffers { class });
+            }
+        }
+        let chains = batch.reserve(n);
+        let before = chains.len();
+        let mut left = n;
+        while left > 0 {
+            left -= Run::alloc_cached(self.inner(), class, headroom, left, chains, Chain::from_run);
+            if left == 0 {
+                break;
+            }
+            // Which also fills the cache.
+            match self.chain_in(class, headroom) {
+                Ok(chain) => chains.push(chain),
                 Err(error) => {
-                    batch.truncate(before);
+                    chains.truncate(before);
                     return Err(error);
                 }
             }
+            left -= 1;
         }
         Ok(())
     }

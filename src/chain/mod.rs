@@ -384,12 +384,18 @@ impl Chain {
 
     /// Forgets what was stripped; emptied segments go, save the head where it is to be kept for
     /// its room.
+    #[inline]
     fn settle(&mut self, keep_head: bool) {
         let head = self.run.head_mut();
         head.forget_stripped();
-        if head.len() > 0 || self.run.is_single() {
-            return;
+        if head.len() == 0 && !self.run.is_single() {
+            self.settle_segments(keep_head);
         }
+    }
+
+    /// As [`Chain::settle`], where the head is empty and others follow.
+    #[cold]
+    fn settle_segments(&mut self, keep_head: bool) {
         if keep_head {
             if let Some(rest) = self.run.cut(1) {
                 let mut rest = Chain { run: rest };

@@ -30,12 +30,18 @@ impl Chain {
     #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     pub fn pullup(&mut self, n: usize) -> Result<&[u8]> {
-        let head = self.run.head();
-        if n <= head.len() && !head.is_opaque() && !head.pool().move_on_pullup() {
+        if self.is_pulled_up(n) {
             let Some(bytes) = self.run.head().bytes() else { unreachable!("not opaque") };
             return Ok(&bytes[..n]);
         }
         self.pulldown(0, n)
+    }
+
+    /// Whether a pullup of `n` bytes has nothing to do.
+    #[inline(always)]
+    pub(crate) fn is_pulled_up(&self, n: usize) -> bool {
+        let head = self.run.head();
+        n <= head.len() && !head.is_opaque() && !head.pool().move_on_pullup()
     }
 
     /// Makes the `n` bytes from `off` on contiguous and returns them, without moving what lies

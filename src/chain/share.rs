@@ -28,9 +28,27 @@ impl Chain {
     /// assert_eq!((one.to_vec()?[0], two.to_vec()?[0]), (2, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     pub fn share(&mut self) -> Result<Chain> {
+        if self.run.is_single() && self.run.head().storage().cluster().is_some() {
+            return self.share_cluster();
+        }
         self.share_range(0, self.len())
+    }
+
+    /// As [`Chain::share`], for one cluster.
+    #[cfg_attr(feature = "census", track_caller)]
+    fn share_cluster(&mut self) -> Result<Chain> {
+        let len = self.len();
+        let mut run = Run::alloc(self.run.head().pool(), Class::Small, 0)?;
+        run.head().note(Event::Shared);
+        self.note(Event::Shared);
+        self.run.head_mut().add_holders(1);
+        self.run.head_mut().lend(run.head_mut(), 0, len, true);
+        run.set_totals(len, self.segments());
+        run.inherit_meta(&self.run);
+        Ok(Chain { run })
     }
 
     /// As [`Chain::share`], for the `n` bytes from `off` on.

@@ -100,7 +100,34 @@ pub(super) unsafe fn free(mbuf: NonNull<Mbuf>) {
         // SAFETY: as above; the mbuf itself was not freed yet.
         Freed::Storage => unsafe { free_mbuf(mbuf) },
         // SAFETY: as above; nothing was freed yet.
-        Freed::Nothing => unsafe { free_slowly(mbuf) },
+        Freed::Nothing => unsafe { free_counted(mbuf) },
+    }
+}
+
+/// Frees an mbuf over a cluster that others may hold, too, quickly if it can.
+///
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+unsafe fn free_counted(mbuf: NonNull<Mbuf>) {
+    // SAFETY: live, and nobody else's.
+    let this = unsafe { mbuf.as_ref() };
+    if this.flags.intersection(SLOW_TO_FREE.difference(Flags::LINKED)) != Flags::COUNTED
+        || this.pool().zero_on_free()
+    {
+        // SAFETY: the caller's promise is handed on.
+        return unsafe { free_slowly(mbuf) };
+    }
+    let (pool, index) = (this.pool, this.index());
+    if this.cluster_holders().release()
+        && let Some(class) = this.storage.cluster()
+    {
+        // SAFETY: this mbuf was the last holder of the cluster, and lets go of it here.
+        unsafe { Inner::free(pool, class, this.cluster_index(class)) };
+    }
+    if !this.pool().cache().push_here(Class::Small, index) {
+        // SAFETY: nobody uses the mbuf any more (the caller's promise).
+        unsafe { Inner::free(pool, Class::Small, index) };
     }
 }
 

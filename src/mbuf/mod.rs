@@ -70,6 +70,9 @@ bitflags! {
     }
 }
 
+/// What may keep an mbuf from being private.
+const SHARED: Flags = Flags::COUNTED.union(Flags::ALIASED).union(Flags::READONLY);
+
 /// What keeps an mbuf from being freed in the quickest way.
 const SLOW_TO_FREE: Flags =
     Flags::COUNTED.union(Flags::TYPED).union(Flags::EXTERNAL).union(Flags::LINKED);
@@ -163,22 +166,27 @@ impl Mbuf {
         self.next.take()
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
 
+    #[inline]
     pub(crate) fn stripped(&self) -> usize {
         self.stripped as usize
     }
 
+    #[inline]
     pub(crate) fn forget_stripped(&mut self) {
         self.stripped = 0;
     }
 
+    #[inline]
     pub(crate) fn storage(&self) -> Storage {
         self.storage
     }
 
+    #[inline]
     pub(crate) fn is_opaque(&self) -> bool {
         self.storage == Storage::Opaque
     }
@@ -236,6 +244,24 @@ impl Mbuf {
     #[inline]
     pub(crate) fn room_back(&self) -> usize {
         if self.is_private() { (self.hi - self.off - self.len) as usize } else { 0 }
+    }
+
+    /// Free bytes before the first, as far as that can be told without asking who else holds the
+    /// storage; 0 where the mbuf is empty.
+    #[inline(always)]
+    pub(crate) fn quick_room_front(&self) -> usize {
+        if self.len > 0 && !self.flags.intersects(SHARED) {
+            (self.off - self.lo) as usize
+        } else {
+            0
+        }
+    }
+
+    /// Free bytes after the last, as far as that can be told without asking who else holds the
+    /// storage.
+    #[inline(always)]
+    pub(crate) fn quick_room_back(&self) -> usize {
+        if self.flags.intersects(SHARED) { 0 } else { (self.hi - self.off - self.len) as usize }
     }
 
     /// The storage that the mbuf pins, beside itself, in bytes: whole clusters, whole owners.
@@ -386,17 +412,20 @@ impl Mbuf {
     }
 
     /// Forgets the first `n` bytes, at most all. Not to be restored.
+    #[inline]
     pub(crate) fn trim_front(&mut self, n: usize) {
-        let n = (n as u32).min(self.len);
+        let n = n.min(self.len as usize) as u32;
         self.off += n;
         self.len -= n;
     }
 
     /// Strips the first `n` bytes, at most all; they can be restored.
+    #[inline]
     pub(crate) fn strip_front(&mut self, n: usize) {
-        let before = self.len;
-        self.trim_front(n);
-        self.stripped += before - self.len;
+        let n = n.min(self.len as usize) as u32;
+        self.off += n;
+        self.len -= n;
+        self.stripped += n;
     }
 
     /// Gives back the last `n` stripped bytes, at most all.
@@ -408,6 +437,7 @@ impl Mbuf {
     }
 
     /// Keeps the first `n` bytes, at most all.
+    #[inline]
     pub(crate) fn truncate(&mut self, n: usize) {
         self.len = self.len.min(u32::try_from(n).unwrap_or(u32::MAX));
     }
@@ -431,6 +461,7 @@ impl Mbuf {
     ///
     /// The caller has counted the new holder ([`Mbuf::add_holders`]). `blank` is inline, empty, and
     /// from the same pool.
+    #[inline]
     pub(crate) fn lend(&mut self, blank: &mut Mbuf, at: usize, len: usize, aliased: bool) {
         assert!(at <= self.len() && len <= self.len() - at, "lending what is not there");
         assert!(self.pool == blank.pool && blank.storage == Storage::Inline && blank.len == 0);
@@ -460,8 +491,10 @@ impl Mbuf {
     }
 
     /// Counts `n` further holders of the storage, which is not inline.
+    #[inline]
     pub(crate) fn add_holders(&mut self, n: u32) {
-        if self.flags.contains(Flags::COUNTED) {
+        // A sole holder need not lock the count, whether it ever shared or not.
+        if self.flags.contains(Flags::COUNTED) && !self.holders().is_sole() {
             self.holders().more(n);
         } else {
             self.holders().first(n);
@@ -471,13 +504,20 @@ impl Mbuf {
 
     /// # Panics
     /// For inline storage, which is never shared.
+    #[inline]
     fn holders(&self) -> &Holders {
         assert!(self.storage != Storage::Inline, "inline storage is never shared");
         match self.storage.cluster() {
-            Some(class) => self.pool().holders(class, self.cluster_index(class)),
+            Some(_) => self.cluster_holders(),
             // SAFETY: this mbuf holds the owner, so its header is there.
             None => unsafe { self.owner().header.as_ref() }.holders(),
         }
+    }
+
+    /// The holders of this mbuf's cluster, which it has.
+    #[inline(always)]
+    fn cluster_holders(&self) -> &Holders {
+        self.pool().holders(self.base.addr().get() - self.pool().base().addr().get())
     }
 
     /// How far the mbuf may reach when it is the only holder of its storage, in bytes from `base`.

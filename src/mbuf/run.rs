@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     meta::Meta,
-    pool::{Alloc, Class, Event, Inner},
+    pool::{Alloc, BULK, Class, Event, Inner},
 };
 
 /// Mbufs in a row: at least one. Dropping it frees them all.
@@ -46,6 +46,39 @@ impl Run {
             return Ok(unsafe { Self::from_indices(pool, index, class, cluster, headroom) });
         }
         Self::alloc_slow(alloc, class, headroom)
+    }
+
+    /// Up to `n` of them at once, as far as the cache has them; says how many. `to` has room.
+    #[cfg_attr(feature = "census", track_caller)]
+    pub(crate) fn alloc_cached<T>(
+        pool: &Inner,
+        class: Class,
+        headroom: usize,
+        n: usize,
+        to: &mut Vec<T>,
+        make: impl Fn(Run) -> T,
+    ) -> usize {
+        let (mut indices, mut clusters) = ([0; BULK], [0; BULK]);
+        let n = pool.cache().pop_some_here(class, &mut indices, &mut clusters, n);
+        let (indices, clusters) = (&indices[..n], &clusters[..n]);
+        for &index in indices {
+            pool.taken(Class::Small, index);
+        }
+        if class == Class::Small {
+            // SAFETY: just taken from this pool, each used once.
+            let one = |&index| unsafe { Self::from_index(pool, index, headroom) };
+            to.extend(indices.iter().map(one).map(make));
+        } else {
+            for &cluster in clusters {
+                pool.taken(class, cluster);
+            }
+            let one = |(&index, &cluster)| {
+                // SAFETY: both were just taken from this pool, each used once.
+                unsafe { Self::from_indices(pool, index, class, cluster, headroom) }
+            };
+            to.extend(indices.iter().zip(clusters).map(one).map(make));
+        }
+        n
     }
 
     #[cold]
@@ -228,6 +261,7 @@ impl Run {
         unsafe { tail.as_mut() }
     }
 
+    #[inline]
     pub(crate) fn is_single(&self) -> bool {
         self.head().next.is_none()
     }
@@ -242,6 +276,12 @@ impl Run {
     #[inline]
     pub(crate) fn segs(&self) -> usize {
         self.head().segs as usize
+    }
+
+    /// Corrects the bytes of the run after an mbuf was changed that is not empty and was not.
+    #[inline]
+    pub(crate) fn set_total(&mut self, total: usize) {
+        self.head_mut().total = total as u32;
     }
 
     /// Corrects the totals after mbufs were changed.
@@ -274,6 +314,7 @@ impl Run {
     }
 
     /// Joins another run at the end. O(1). The sum of the bytes fits 32 bits (the caller checked).
+    #[inline]
     pub(crate) fn link(&mut self, other: Run) {
         let (first, tail) = (other.0, other.head().tail);
         let (total, segs) = (other.total(), other.segs());
@@ -373,6 +414,7 @@ impl Run {
     }
 
     /// Copies the metadata of another run, if it has any.
+    #[inline]
     pub(crate) fn inherit_meta(&mut self, other: &Run) {
         if other.head().flags.contains(Flags::META_VALID) {
             *self.meta_mut() = *other.meta();

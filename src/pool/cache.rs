@@ -23,6 +23,9 @@ use crate::class::Class;
 /// Buffers in a magazine, at most. (The stacks of loom's threads are small.)
 const MAGAZINE: usize = if cfg!(loom) { 2 } else { 64 };
 
+/// Buffers that are taken at once, at most.
+pub(crate) const BULK: usize = 32;
+
 /// The free buffers of one thread, or of one receiver, for one pool.
 ///
 /// Invariant: of each class, `indices[..filled]` are free buffers, each once. Only the owner changes
@@ -100,6 +103,34 @@ impl Cache {
         self.filled[Class::Small.index()].store(small_left, Relaxed);
         self.filled[class.index()].store(left, Relaxed);
         Some((small, index))
+    }
+
+    /// Takes as many small mbufs as fit in `small` and are here, and, where `class` is another, as
+    /// many clusters for them; says how many.
+    pub(crate) fn pop_some_here(
+        &self,
+        class: Class,
+        small: &mut [u32; BULK],
+        clusters: &mut [u32; BULK],
+        n: usize,
+    ) -> usize {
+        let here = |class: Class| self.filled[class.index()].load(Relaxed);
+        let n = n.min(BULK).min(here(Class::Small)).min(here(class));
+        self.pop_all_here(Class::Small, &mut small[..n]);
+        if class != Class::Small {
+            self.pop_all_here(class, &mut clusters[..n]);
+        }
+        n
+    }
+
+    /// Takes as many as fit in `out`, which are here.
+    fn pop_all_here(&self, class: Class, out: &mut [u32]) {
+        let filled = self.filled[class.index()].load(Relaxed);
+        let left = filled - out.len();
+        // SAFETY: only the owner reaches `indices`, and no other reference to it exists here.
+        let indices = unsafe { &*self.indices[class.index()].get() };
+        out.copy_from_slice(&indices[left..filled]);
+        self.filled[class.index()].store(left, Relaxed);
     }
 
     /// The buffer that is next to go, and how many are left then.

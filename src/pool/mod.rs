@@ -44,7 +44,7 @@ use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-pub(crate) use cache::Cache;
+pub(crate) use cache::{BULK, Cache};
 use cache::{CachePtr, NO_ID, OwnCache, SLOTS};
 #[cfg(feature = "census")]
 use census::Records;
@@ -99,8 +99,8 @@ pub(crate) struct Inner {
     counts: [usize; 5],
     refs: Refs,
     depots: [Depot; 5],
-    /// By cluster class (index - 1): the holders of each cluster.
-    holders: [Box<[Holders]>; 4],
+    /// The holders of each cluster, by where it starts in the mapping, in units of the smallest.
+    holders: Box<[Holders]>,
     reserve: [usize; 5],
     low_water: [usize; 5],
     /// One bit for each class that is below its low-water mark.
@@ -130,7 +130,7 @@ unsafe impl Sync for Inner {}
 /// What a pool keeps of each buffer, beside the buffers.
 struct Tables {
     depots: [Depot; 5],
-    holders: [Box<[Holders]>; 4],
+    holders: Box<[Holders]>,
     watch: Watch,
     #[cfg(feature = "census")]
     records: Records,
@@ -139,12 +139,11 @@ struct Tables {
 impl Tables {
     fn new(layout: &Layout, counts: [usize; 5]) -> std::result::Result<Tables, TryReserveError> {
         let depot = |class: Class| Depot::full(layout.indices(class, counts[class.index()]));
-        let holders =
-            |class: Class| depot::table((0..counts[class.index()]).map(|_| Holders::new()));
+        let clusters = layout.len >> Class::K2.shift();
         let [small, k2, k4, k16, k64] = Class::ALL;
         Ok(Tables {
             depots: [depot(small)?, depot(k2)?, depot(k4)?, depot(k16)?, depot(k64)?],
-            holders: [holders(k2)?, holders(k4)?, holders(k16)?, holders(k64)?],
+            holders: depot::table((0..clusters).map(|_| Holders::new()))?,
             watch: Watch::new(counts)?,
             #[cfg(feature = "census")]
             records: Records::new(counts)?,
@@ -196,10 +195,10 @@ impl Inner {
         Class::ALL.into_iter().rev().find(there).unwrap_or(Class::Small)
     }
 
-    /// The holders of a cluster.
-    pub(crate) fn holders(&self, class: Class, index: u32) -> &Holders {
-        let first = self.layout.indices(class, 0).start;
-        &self.holders[class.index() - 1][(index - first) as usize]
+    /// The holders of the cluster that starts so many bytes from the start of the mapping.
+    #[inline(always)]
+    pub(crate) fn holders(&self, offset: usize) -> &Holders {
+        &self.holders[offset >> Class::K2.shift()]
     }
 
     fn refs(&self) -> &Refs {

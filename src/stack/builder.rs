@@ -6,7 +6,7 @@ use super::{
     Closing, Edge, LayerInfo, Protocol, Stack, Time,
     checks::{self, Plan},
     drops::DropTable,
-    graph::{Core, Hop, Link, NONE, Node, Port, Resolver, Way},
+    graph::{Core, Hop, Link, NONE, Next, Node, Port, Resolver, Way},
     timer::Timers,
 };
 use crate::{
@@ -328,7 +328,7 @@ impl StackBuilder {
         let ports: Vec<Port> = ports.collect();
         let core = Core {
             ready: VecDeque::with_capacity(2 * links.len()),
-            ways: ways(&plan, &links),
+            ways: ways(&plan, &links, &nodes),
             nodes,
             links,
             ports,
@@ -387,14 +387,15 @@ fn links(plan: &Plan<'_>) -> Vec<Link> {
 }
 
 /// The two ways of each link. Their memory for chains is allocated as they first grow.
-fn ways(plan: &Plan<'_>, links: &[Link]) -> Vec<Way> {
-    let way = |layer, port, min_header| Way {
-        pending: Batch::with_limit(1),
+fn ways(plan: &Plan<'_>, links: &[Link], nodes: &[Node]) -> Vec<Way> {
+    let way = |layer: u16, port, min_header| Way {
+        pending: Batch::without_memory(),
         bytes: 0,
         total: 0,
         min_header,
         layer,
         port,
+        next: nodes.get(layer as usize).map_or(Next::NONE, |node| node.next),
     };
     let of = |(link, kind): (&Link, Edge)| {
         let header = match kind {
@@ -421,13 +422,14 @@ fn nodes(plan: &Plan<'_>, links: &[Link]) -> Vec<Node> {
         let several_ports =
             lower.len() > 1 && lower.iter().all(|&link| links[link as usize].lower == NONE);
         Node {
-            up: match (unkeyed, upper.as_slice()) {
-                (Some(&link), _) | (None, &[link]) => Hop::up(link),
-                _ => Hop::SETTLED,
+            next: Next {
+                up: match (unkeyed, upper.as_slice()) {
+                    (Some(&link), _) | (None, &[link]) => Hop::up(link),
+                    _ => Hop::SETTLED,
+                },
+                down: if several_ports { Hop::BY_INGRESS } else { Hop::down(lower[0]) },
             },
             resolver: Resolver::new(keyed.collect()),
-            down: Hop::down(lower[0]),
-            down_by_ingress: several_ports,
             lower,
             upper,
             ports: reachable[layer as usize].clone().into(),

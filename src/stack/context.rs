@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     DropReason, Time, Timer, Waker,
-    graph::{Core, Hop},
+    graph::{Core, Hop, Next},
 };
 use crate::{
     chain::Chain,
@@ -48,6 +48,7 @@ impl fmt::Debug for Outcome {
 pub struct Context<'a> {
     core: &'a mut Core,
     layer: u16,
+    next: Next,
     /// The hop by which the chain at hand came; `SETTLED` in a timeout or a signal.
     came: Hop,
 }
@@ -67,7 +68,7 @@ impl Context<'_> {
     /// ```
     #[inline]
     pub fn up(&mut self, chain: Chain) -> Outcome {
-        match self.core.nodes[self.layer as usize].up {
+        match self.next.up {
             Hop::SETTLED => self.unbound(chain),
             hop => Outcome { chain: Some(chain), hop },
         }
@@ -132,8 +133,10 @@ impl Context<'_> {
     /// ```
     #[inline]
     pub fn down(&mut self, chain: Chain) -> Outcome {
-        let node = &self.core.nodes[self.layer as usize];
-        let hop = if node.down_by_ingress { self.down_by_ingress(&chain) } else { node.down };
+        let hop = match self.next.down {
+            Hop::BY_INGRESS => self.down_by_ingress(&chain),
+            hop => hop,
+        };
         Outcome { chain: Some(chain), hop }
     }
 
@@ -266,6 +269,14 @@ impl Context<'_> {
     pub fn apply(&mut self, outcome: Outcome) {
         if let Some(chain) = outcome.chain {
             self.core.push(outcome.hop, chain);
+        }
+    }
+
+    /// As [`apply`](Context::apply), for what is done with every chain of a batch.
+    #[inline(always)]
+    pub(super) fn pass_on(&mut self, outcome: Outcome) {
+        if let Some(chain) = outcome.chain {
+            self.core.push_inline(outcome.hop, chain);
         }
     }
 
@@ -591,8 +602,8 @@ impl Context<'_> {
 /// The rest.
 impl<'a> Context<'a> {
     #[inline]
-    pub(super) fn new(core: &'a mut Core, layer: u16, came: Hop) -> Self {
-        Self { core, layer, came }
+    pub(super) fn new(core: &'a mut Core, layer: u16, next: Next, came: Hop) -> Self {
+        Self { core, layer, next, came }
     }
 
     /// The time, which does not change within a poll.
@@ -863,7 +874,7 @@ impl<'a> Context<'a> {
         let port = self.core.ports.get(usize::from(chain.meta().ingress()));
         match port.map(|port| port.link) {
             Some(link) if self.core.links[link as usize].upper == self.layer => Hop::down(link),
-            _ => self.core.nodes[self.layer as usize].down,
+            _ => Hop::down(self.core.nodes[self.layer as usize].lower[0]),
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Hop(u32);
 impl Hop {
     /// The chain goes nowhere any more.
     pub(super) const SETTLED: Hop = Hop(u32::MAX);
+    /// Down to the port that the chain came in by.
+    pub(super) const BY_INGRESS: Hop = Hop(u32::MAX - 1);
 
     #[inline]
     pub(super) fn up(link: u16) -> Hop {
@@ -114,12 +116,7 @@ pub(super) struct Node {
     pub(super) lower: Vec<u16>,
     /// Links to what is above, in the order of binding.
     pub(super) upper: Vec<u16>,
-    /// What `Context::up` takes; `SETTLED` where nothing is above.
-    pub(super) up: Hop,
-    /// What `Context::down` takes.
-    pub(super) down: Hop,
-    /// Below are several ports and nothing else, so the port that a chain came in by goes first.
-    pub(super) down_by_ingress: bool,
+    pub(super) next: Next,
     pub(super) resolver: Resolver,
     /// Ports that can be reached downwards.
     pub(super) ports: Box<[u16]>,
@@ -171,6 +168,22 @@ pub(super) struct Way {
     pub(super) layer: u16,
     /// The port at its end, or `NONE`.
     pub(super) port: u16,
+    /// That of the layer at its end.
+    pub(super) next: Next,
+}
+
+/// Where a layer hands a chain on to if it says no more than up or down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    /// `SETTLED` where nothing is above.
+    pub(super) up: Hop,
+    /// `BY_INGRESS` where several ports are below and nothing else.
+    pub(super) down: Hop,
+}
+
+impl Next {
+    /// Of no layer.
+    pub(super) const NONE: Next = Next { up: Hop::SETTLED, down: Hop::SETTLED };
 }
 
 /// Where chains enter and leave.
@@ -271,7 +284,13 @@ pub(super) struct Core {
 impl Core {
     /// Puts a chain where its hop says: on the way, or into the port's queue.
     #[inline]
-    pub(super) fn push(&mut self, hop: Hop, mut chain: Chain) {
+    pub(super) fn push(&mut self, hop: Hop, chain: Chain) {
+        self.push_inline(hop, chain);
+    }
+
+    /// The same, for the one place that does it for every chain of a batch.
+    #[inline(always)]
+    pub(super) fn push_inline(&mut self, hop: Hop, mut chain: Chain) {
         let way = &mut self.ways[hop.way()];
         if way.layer == NONE {
             way.total += 1;
@@ -279,6 +298,7 @@ impl Core {
             return self.egress(port, chain);
         }
         if way.min_header != 0
+            && !chain.is_pulled_up(way.min_header as usize)
             && let Err(error) = chain.pullup(way.min_header as usize)
         {
             return self.refuse(hop, error);

@@ -245,7 +245,7 @@ impl Stack {
     /// ```
     pub fn input(&mut self, port: PortId, batch: &mut Batch) {
         let Some(hop) = self.enter(port, batch.len()) else {
-            batch.drain();
+            batch.clear();
             return;
         };
         let mut rounds = self.rounds;
@@ -255,10 +255,10 @@ impl Stack {
                 rounds = self.follow(hop, chain, rounds);
             }
         }
-        while let Some(mut chain) = batch.pop() {
+        batch.drain().for_each(|mut chain| {
             mark(&mut chain, port);
             self.core.push(hop, chain);
-        }
+        });
         if self.is_unsettled() {
             self.run_for(rounds);
         }

@@ -426,7 +426,7 @@ pub trait Protocol: Send {
     fn input_batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         while let Some(chain) = batch.pop() {
             let outcome = self.input(chain, cx);
-            cx.apply(outcome);
+            cx.pass_on(outcome);
         }
     }
 
@@ -435,7 +435,7 @@ pub trait Protocol: Send {
     fn output_batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         while let Some(chain) = batch.pop() {
             let outcome = self.output(chain, cx);
-            cx.apply(outcome);
+            cx.pass_on(outcome);
         }
     }
 }

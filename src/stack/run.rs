@@ -51,6 +51,7 @@ impl Stack {
                 return rounds;
             }
             if way.min_header != 0
+                && !chain.is_pulled_up(way.min_header as usize)
                 && let Err(error) = chain.pullup(way.min_header as usize)
             {
                 self.core.refuse(hop, error);
@@ -59,7 +60,8 @@ impl Stack {
             way.total += 1;
             let protocol = &mut *self.protocols[layer as usize];
             chain.note(passed(hop));
-            let mut cx = Context::new(&mut self.core, layer, hop);
+            let next = way.next;
+            let mut cx = Context::new(&mut self.core, layer, next, hop);
             let outcome = match hop.is_up() {
                 true => protocol.input(chain, &mut cx),
                 false => protocol.output(chain, &mut cx),
@@ -74,7 +76,7 @@ impl Stack {
     /// Gives a layer all that is pending for it on one way. The rounds left are answered.
     pub(super) fn deliver(&mut self, hop: Hop, rounds: usize) -> usize {
         let way = &mut self.core.ways[hop.way()];
-        let layer = way.layer;
+        let (layer, next) = (way.layer, way.next);
         way.total += way.pending.len() as u64;
         if !hop.is_up() {
             self.core.transit_bytes -= std::mem::take(&mut way.bytes);
@@ -85,7 +87,7 @@ impl Stack {
             && let Some(chain) = way.pending.pop()
         {
             chain.note(passed(hop));
-            let mut cx = Context::new(&mut self.core, layer, hop);
+            let mut cx = Context::new(&mut self.core, layer, next, hop);
             let outcome = match hop.is_up() {
                 true => protocol.input(chain, &mut cx),
                 false => protocol.output(chain, &mut cx),
@@ -97,7 +99,7 @@ impl Stack {
         }
         std::mem::swap(&mut way.pending, &mut self.scratch);
         self.scratch.iter().for_each(|chain| chain.note(passed(hop)));
-        let mut cx = Context::new(&mut self.core, layer, hop);
+        let mut cx = Context::new(&mut self.core, layer, next, hop);
         match hop.is_up() {
             true => protocol.input_batch(&mut self.scratch, &mut cx),
             false => protocol.output_batch(&mut self.scratch, &mut cx),
@@ -105,7 +107,7 @@ impl Stack {
         let left = self.scratch.len() as u64;
         if left > 0 {
             self.core.nodes[layer as usize].drops.count(DropReason::UNHANDLED, left);
-            self.scratch.drain();
+            self.scratch.clear();
         }
         // Each way keeps the memory that it has grown to, unless the layer sent to itself.
         let way = &mut self.core.ways[hop.way()];
@@ -219,7 +221,8 @@ impl Stack {
     }
 
     pub(super) fn tell(&mut self, layer: u16, signal: Signal, came: Hop) {
-        let mut cx = Context::new(&mut self.core, layer, came);
+        let next = self.core.nodes[layer as usize].next;
+        let mut cx = Context::new(&mut self.core, layer, next, came);
         self.protocols[layer as usize].signal(signal, &mut cx);
     }
 
@@ -227,7 +230,8 @@ impl Stack {
     pub(super) fn fire(&mut self) {
         let mark = self.core.timers.mark();
         while let Some(due) = self.core.timers.due(self.core.now, mark) {
-            let mut cx = Context::new(&mut self.core, due.owner as u16, Hop::SETTLED);
+            let next = self.core.nodes[due.owner as usize].next;
+            let mut cx = Context::new(&mut self.core, due.owner as u16, next, Hop::SETTLED);
             self.protocols[due.owner as usize].timeout(due.timer, &mut cx);
             if self.is_unsettled() {
                 self.run();

@@ -6,7 +6,10 @@
 
 use std::{env, hint::black_box, process::ExitCode};
 
-use mbuf::{Batch, Chain, Class, Pool, Result};
+use mbuf::{
+    Batch, Chain, Class, Pool, Result,
+    stack::{Context, DropReason, Edge, LayerInfo, Outcome, PortId, Protocol, Stack},
+};
 
 /// Chains in a batch.
 const BATCH: usize = 32;
@@ -61,7 +64,14 @@ fn run(operation: &str, times: u64) -> Result<bool> {
             let mut batch = Batch::with_limit(BATCH);
             for _ in 0..times / BATCH as u64 {
                 pool.alloc_batch(BATCH, &mut batch)?;
-                drop(black_box(&mut batch).drain());
+                black_box(&mut batch).clear();
+            }
+        }
+        "batch-cluster" => {
+            let mut batch = Batch::with_limit(BATCH);
+            for _ in 0..times / BATCH as u64 {
+                pool.alloc_batch_in(Class::K2, 64, BATCH, &mut batch)?;
+                black_box(&mut batch).clear();
             }
         }
         "prepend" => {
@@ -93,9 +103,58 @@ fn run(operation: &str, times: u64) -> Result<bool> {
                 drop(black_box(chain));
             }
         }
+        "layer" => {
+            let layers = (0..LAYERS).map(|place| Box::new(Header(place)) as Box<dyn Protocol>);
+            let mut stack = Stack::pile(&pool, Edge::Packets, layers.collect()).expect("a pile");
+            let mut batch = Batch::with_limit(BATCH);
+            for _ in 0..BATCH {
+                batch.push(pool.chain_from(&[0; 4 * LAYERS + 32])?);
+            }
+            for _ in 0..times / (2 * LAYERS * BATCH) as u64 {
+                stack.input(PORT, &mut batch);
+                while let Some(chain) = stack.poll_output(PORT).pop() {
+                    batch.push(chain);
+                }
+            }
+        }
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Layers of the stack in `layer`: each is passed twice, up and down.
+const LAYERS: usize = 8;
+const PORT: PortId = PortId(0);
+
+/// Strips four bytes on the way up and puts them back on the way down; the uppermost replies.
+struct Header(usize);
+
+impl Protocol for Header {
+    fn name(&self) -> &str {
+        "header"
+    }
+
+    fn info(&self) -> LayerInfo {
+        LayerInfo::new(Edge::Packets, Edge::Packets).min_header(4).prepends(4)
+    }
+
+    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        match chain.strip::<[u8; 4]>() {
+            Err(_) => cx.drop(chain, DropReason::SHORT),
+            Ok(_) if self.0 + 1 < LAYERS => cx.up(chain),
+            Ok(_) => {
+                let _ = chain.push(&[0u8; 4]);
+                cx.reply(chain)
+            }
+        }
+    }
+
+    fn output(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        match chain.push(&[0u8; 4]) {
+            Ok(()) => cx.down(chain),
+            Err(_) => cx.drop(chain, DropReason::NO_BUFFERS),
+        }
+    }
 }
 
 /// A chain of one 2 KiB cluster with so many bytes in it.

@@ -346,7 +346,7 @@ fn what_a_receiver_is_refused_no_source_gives_and_it_goes_on_after() {
         assert_eq!(source.recv(&receiver, &mut batch).unwrap(), Received::Chains(3));
         assert_eq!(source.recv(&receiver, &mut batch).unwrap(), Received::Closed);
         source.seek_to(9_000);
-        batch.drain();
+        batch.clear();
         receiver.flush();
         // A few are left, for those who are not receivers.
         let starve = crate::testing::Starve::leave(&pool, 8, 1);

@@ -308,7 +308,7 @@ fn divided(suite: &Suite<'_, '_>, sample: &[u8], places: &[usize], whole: &Seen)
                 }
             }
             rig.receive_batch(&mut batch);
-            batch.drain();
+            batch.clear();
             rig.settle();
             rig.verify()?;
             Ok(rig.seen())

@@ -61,7 +61,7 @@ impl Session {
         let received = port.recv(&drive.receiver, &mut drive.batch);
         if !matches!(received, Ok(Received::Chains(_))) {
             // Nothing should have been added; nothing may stay for the next session.
-            drop(drive.batch.drain());
+            drive.batch.clear();
         }
         match received {
             Ok(Received::Chains(_)) => {
@@ -70,7 +70,7 @@ impl Session {
                 drive.got = true;
                 if discarding {
                     let cost = drive.batch.iter().map(|chain| chain.len()).sum::<usize>();
-                    drop(drive.batch.drain());
+                    drive.batch.clear();
                     return Ok(cost.max(CHAIN_COST));
                 }
                 Ok(self.take_in(id, drive))
