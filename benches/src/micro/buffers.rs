@@ -1,6 +1,6 @@
 //! Buffers: what mbuf does with a pool, beside DPDK (`dpdk/buffers.c`), the crate `bytes`, a `Box`
-//! of the system's allocator, and mimalloc. Where data is put in, every side copies as much; what a
-//! side cannot do has no row.
+//! (where it is shared, an `Arc`) of the system's allocator, and mimalloc. Where data is put in, every
+//! side copies as much; what a side cannot do has no row.
 
 use std::{cell::RefCell, hint::black_box, process::Command, rc::Rc, sync::Arc};
 
@@ -86,7 +86,9 @@ pub fn cases(dpdk: &Dpdk, cores: usize) -> Vec<Case> {
         // A heap buffer has no room before its data.
         case("prepend 14, trim 14", dpdk, |_, pool| Ok(vec![prepend(&pool)?])),
         case("append 64, trim 64", dpdk, |_, pool| Ok(vec![append_mbuf(&pool)?, append_bytes()])),
-        case("share, drop the share", dpdk, |_, pool| Ok(vec![share_mbuf(&pool)?, share_bytes()])),
+        case("share, drop the share", dpdk, |_, pool| {
+            Ok(vec![share_mbuf(&pool)?, share_bytes(), share_arc()])
+        }),
         case("allocate, share, drop both", dpdk, |_, pool| {
             Ok(vec![
                 one("mbuf", move || {
@@ -100,8 +102,7 @@ pub fn cases(dpdk: &Dpdk, cores: usize) -> Vec<Case> {
                     let buffer = buffer.freeze();
                     Ok((buffer.clone(), black_box(buffer)))
                 }),
-                one("Box", || {
-                    // The nearest thing: a vector of the same size, counted.
+                one("Arc", || {
                     let mut buffer = Vec::with_capacity(LARGE);
                     buffer.extend_from_slice(&PAYLOAD[..64]);
                     let buffer = Arc::new(buffer);
@@ -249,6 +250,11 @@ fn share_bytes() -> Side {
     buffer.extend_from_slice(&PAYLOAD[..64]);
     let buffer = buffer.freeze();
     Side::repeat("bytes", 1, move || Ok(buffer.clone()))
+}
+
+fn share_arc() -> Side {
+    let buffer = Arc::new(Vec::from(&PAYLOAD[..64]));
+    Side::repeat("Arc", 1, move || Ok(buffer.clone()))
 }
 
 /// One 2 KiB cluster with so many bytes copied into it.
