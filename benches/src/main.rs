@@ -6,6 +6,7 @@
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
 //! cargo run --release --manifest-path benches/Cargo.toml -- files
 //! cargo run --release --manifest-path benches/Cargo.toml -- instructions
+//! cargo run --release --manifest-path benches/Cargo.toml -- micro
 //! cargo run --release --manifest-path benches/Cargo.toml -- endure --seconds 3600
 //! ```
 
@@ -17,6 +18,7 @@ mod endure;
 mod files;
 mod instructions;
 mod machine;
+mod micro;
 mod peers;
 mod row;
 mod server;
@@ -46,6 +48,8 @@ enum Command {
     Files(files::Options),
     /// Instructions an operation under callgrind, checked against the committed ceilings.
     Instructions(instructions::Options),
+    /// Buffers and parsing, in nanoseconds, beside DPDK, C by hand and crates.
+    Micro(micro::Options),
     /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
     /// may leak, hang, or come back wrong.
     Endure(endure::Options),
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::TcpMany(options) => tcp_many::run(&options),
         Command::Files(options) => files::run(&options),
         Command::Instructions(options) => instructions::run(&options),
+        Command::Micro(options) => micro::run(&options),
         Command::Endure(options) => endure::run(&options),
         Command::Serve { peer, port } => return finish(peers::serve(peer, port).map(|()| true)),
     };

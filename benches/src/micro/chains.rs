@@ -1,0 +1,113 @@
+//! mbuf without a stack: packets as chains of one cluster, their headers stripped one by one.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use mbuf::{Chain, Class, Error, Pool, Result, chain::checksum};
+
+use super::{
+    case::Side,
+    headers::{Ethernet, IPV4, IPV6, Ipv4, Ipv6, TCP, Tag, Tcp, UDP, Udp, VLAN},
+    packets::{Packets, scattered},
+};
+
+/// The chains are as they came in before each pass: what was stripped is restored, which is not
+/// measured.
+pub fn side<const VERIFY: bool>(packets: &Rc<Packets>) -> anyhow::Result<Side> {
+    let packets = packets.clone();
+    let mut chains = load(&pool(packets.len())?, &packets)?;
+    Ok(Side::new("mbuf", packets.len(), move |times| {
+        let mut taken = Duration::ZERO;
+        for _ in 0..times {
+            let start = Instant::now();
+            let sum: u64 = chains.iter_mut().map(|chain| parse::<VERIFY>(chain).unwrap_or(0)).sum();
+            taken += start.elapsed();
+            ensure!(sum == packets.sum, "mbuf: a sum of {sum}, not of {}", packets.sum);
+            for (chain, packet) in chains.iter_mut().zip(packets.iter()) {
+                chain.restore(packet.len() - chain.len())?;
+            }
+        }
+        Ok(taken)
+    }))
+}
+
+/// A pool for so many packets, each in a cluster as a driver would put it, and some to spare.
+pub fn pool(packets: usize) -> anyhow::Result<Pool> {
+    let spare = packets + 64;
+    Ok(Pool::builder().count(Class::Small, spare).count(Class::K2, spare).build()?)
+}
+
+/// The packets as chains, in order; their clusters are in no order.
+pub fn load(pool: &Pool, packets: &Packets) -> anyhow::Result<Vec<Chain>> {
+    let count = packets.len();
+    let mut empty: Vec<Option<Chain>> =
+        (0..count).map(|_| pool.chain_in(Class::K2, 64).map(Some)).collect::<Result<_>>()?;
+    let mut chains = Vec::with_capacity(count);
+    for (number, packet) in packets.iter().enumerate() {
+        let Some(mut chain) = empty[scattered(number, count)].take() else {
+            unreachable!("each place is taken once");
+        };
+        chain.extend_from_slice(packet)?;
+        chains.push(chain);
+    }
+    Ok(chains)
+}
+
+/// Strips all headers; both ports and the bytes that are left, added up.
+fn parse<const VERIFY: bool>(chain: &mut Chain) -> Result<u64> {
+    const MALFORMED: Error = Error::Invalid("a header that is malformed");
+
+    let mut kind = chain.strip::<Ethernet>()?.kind.get();
+    if kind == VLAN {
+        kind = chain.strip::<Tag>()?.kind.get();
+    }
+    let (protocol, length) = match kind {
+        IPV4 => {
+            let ip = chain.header::<Ipv4>()?;
+            let header = ip.header().ok_or(MALFORMED)?;
+            let (protocol, total) = (ip.protocol, usize::from(ip.total.get()));
+            if VERIFY && checksum::of(chain.pullup(header)?) != 0 {
+                return Err(MALFORMED);
+            }
+            chain.trim_front(header)?;
+            (protocol, total.checked_sub(header).ok_or(MALFORMED)?)
+        }
+        IPV6 => {
+            let ip: Ipv6 = chain.strip()?;
+            if ip.version_and_flow.get() >> 28 != 6 {
+                return Err(MALFORMED);
+            }
+            (ip.protocol, usize::from(ip.payload.get()))
+        }
+        _ => return Err(MALFORMED),
+    };
+    // Whatever is behind the packet is padding.
+    if length != chain.len() {
+        chain.truncate(length)?;
+    }
+    let (source, destination) = match protocol {
+        UDP => {
+            let udp: Udp = chain.strip()?;
+            let payload = usize::from(udp.length.get()).checked_sub(size_of::<Udp>());
+            if payload.is_none_or(|payload| payload > chain.len()) {
+                return Err(MALFORMED);
+            }
+            (udp.source, udp.destination)
+        }
+        TCP => {
+            let tcp = chain.header::<Tcp>()?;
+            let (source, destination) = (tcp.source, tcp.destination);
+            let header = usize::from(tcp.offset >> 4) * 4;
+            if header < size_of::<Tcp>() {
+                return Err(MALFORMED);
+            }
+            chain.trim_front(header)?;
+            (source, destination)
+        }
+        _ => return Err(MALFORMED),
+    };
+    Ok(u64::from(source.get()) + u64::from(destination.get()) + chain.len() as u64)
+}
