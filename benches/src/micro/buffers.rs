@@ -242,7 +242,12 @@ fn append_bytes() -> Side {
 
 fn share_mbuf(pool: &Pool) -> anyhow::Result<Side> {
     let mut chain = filled(pool, 64)?;
-    Ok(Side::repeat("mbuf", 1, move || Ok(chain.share()?)))
+    // A pool without a handle is closing, and does without caches.
+    let pool = pool.clone();
+    Ok(Side::repeat("mbuf", 1, move || {
+        black_box(&pool);
+        Ok(chain.share()?)
+    }))
 }
 
 fn share_bytes() -> Side {
