@@ -338,6 +338,13 @@ impl Chain {
         self.note(mark.into());
     }
 
+    /// Has what a layer looks at first fetched into the cache: in a first call for all chains of a
+    /// batch what says where the bytes are, in a second the bytes.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, bytes: bool) {
+        if bytes { self.run.prefetch_bytes() } else { self.run.prefetch() }
+    }
+
     /// Something happens to the chain.
     #[inline(always)]
     pub(crate) fn note(&self, event: Event) {

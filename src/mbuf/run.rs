@@ -7,7 +7,7 @@ use super::{
     external::External,
     external_flags,
     life::{Freed, free, free_mbuf, free_quickly, init, place},
-    meta_ptr,
+    meta_ptr, prefetch,
 };
 use crate::{
     error::{Error, Result},
@@ -233,6 +233,18 @@ impl Run {
         head.flags.insert(flags);
         (head.lo, head.off, head.len, head.hi) = (0, 0, len, len);
         self.recount();
+    }
+
+    /// Has the head's bookkeeping fetched, which is soon looked at.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch(self.0.cast());
+    }
+
+    /// Has the first bytes fetched. Looks at the head.
+    #[inline(always)]
+    pub(crate) fn prefetch_bytes(&self) {
+        prefetch(self.head().data_ptr());
     }
 
     #[inline]

@@ -255,6 +255,10 @@ impl Stack {
                 rounds = self.follow(hop, chain, rounds);
             }
         }
+        // Where packets are out of the cache this takes a fifth of the time, and costs little else.
+        for bytes in [false, true] {
+            batch.iter().for_each(|chain| chain.prefetch(bytes));
+        }
         batch.drain().for_each(|mut chain| {
             mark(&mut chain, port);
             self.core.push(hop, chain);
