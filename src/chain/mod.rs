@@ -437,7 +437,8 @@ impl io::Write for Chain {
 
 /// Forgets the first `n` bytes of a run, and the mbufs that are emptied; `None` if all are.
 fn forget_front(run: Option<Run>, mut n: usize) -> Option<Run> {
-    let mut run = run?;
+    // All at once, if it is all.
+    let mut run = run.filter(|run| n < run.total())?;
     loop {
         let len = run.head().len();
         if n < len {
