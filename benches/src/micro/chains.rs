@@ -18,8 +18,9 @@ use super::{
 /// measured.
 pub fn side<const VERIFY: bool>(packets: &Rc<Packets>) -> anyhow::Result<Side> {
     let packets = packets.clone();
-    let mut chains = load(&pool(packets.len())?, &packets)?;
-    Ok(Side::new("mbuf", packets.len(), move |times| {
+    let pool = pool(packets.len())?;
+    let mut chains = load(&pool, &packets)?;
+    let mut side = Side::new("mbuf", packets.len(), move |times| {
         let mut taken = Duration::ZERO;
         for _ in 0..times {
             let start = Instant::now();
@@ -31,7 +32,9 @@ pub fn side<const VERIFY: bool>(packets: &Rc<Packets>) -> anyhow::Result<Side> {
             }
         }
         Ok(taken)
-    }))
+    });
+    side.keep(pool);
+    Ok(side)
 }
 
 /// A pool for so many packets, each in a cluster as a driver would put it, and some to spare.
