@@ -114,3 +114,20 @@ fn parse<const VERIFY: bool>(chain: &mut Chain) -> Result<u64> {
     };
     Ok(u64::from(source.get()) + u64::from(destination.get()) + chain.len() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::packets::Traffic, *};
+
+    #[test]
+    fn headers_are_stripped_and_a_wrong_checksum_is_seen() {
+        let packets = Packets::make(Traffic::Udp, 1).unwrap();
+        let pool = pool(1).unwrap();
+        let mut chain = load(&pool, &packets).unwrap().pop().unwrap();
+        let len = chain.len();
+        assert_eq!(parse::<true>(&mut chain), Ok(packets.sum));
+        chain.restore(len - chain.len()).unwrap();
+        chain.copy_back(14 + 8, &[1]).unwrap(); // the time to live
+        assert!(parse::<true>(&mut chain).is_err());
+    }
+}
