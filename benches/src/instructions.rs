@@ -4,6 +4,7 @@
 //! `ceilings.txt` says how many each operation may take.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -108,19 +109,25 @@ fn build() -> anyhow::Result<PathBuf> {
 }
 
 fn per_operation(program: &Path, operation: &str) -> anyhow::Result<f64> {
-    let short = collect(program, operation, RUNS.0)?;
-    let long = collect(program, operation, RUNS.1)?;
+    let short = collect(program, &[operation, &RUNS.0.to_string()], b"")?;
+    let long = collect(program, &[operation, &RUNS.1.to_string()], b"")?;
     Ok((long as f64 - short as f64) / (RUNS.1 - RUNS.0) as f64)
 }
 
-/// Runs an operation so many times under callgrind; gives the instructions of the whole program.
-fn collect(program: &Path, operation: &str, times: u64) -> anyhow::Result<u64> {
+/// Runs a program under callgrind, with a few bytes to read; gives its instructions.
+pub fn collect(program: &Path, arguments: &[&str], input: &[u8]) -> anyhow::Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
-        .args([operation, &times.to_string()])
-        .stdin(Stdio::null())
-        .output();
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(|mut child| {
+            child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input))?;
+            child.wait_with_output()
+        });
     let output = match output {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             bail!("valgrind is not installed (Debian: apt-get install valgrind)")
@@ -128,7 +135,7 @@ fn collect(program: &Path, operation: &str, times: u64) -> anyhow::Result<u64> {
         output => output.context("running valgrind")?,
     };
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "alloc-count {operation}: {}\n{stderr}", output.status);
+    ensure!(output.status.success(), "{arguments:?}: {}\n{stderr}", output.status);
     stderr
         .lines()
         .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())

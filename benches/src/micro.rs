@@ -17,6 +17,7 @@ mod across;
 mod buffers;
 mod case;
 mod chains;
+mod counted;
 mod headers;
 mod layers;
 mod mimalloc;
@@ -46,50 +47,69 @@ pub struct Options {
     /// Two rounds of 5 milliseconds: whether it works, not how fast.
     #[arg(long)]
     quick: bool,
+    /// The instructions of the buffers' cases under callgrind, in place of the time of all.
+    #[arg(long, conflicts_with_all = ["rounds", "milliseconds", "quick"])]
+    instructions: bool,
+    /// One side of a case so many times: what is run under callgrind.
+    #[arg(long, hide = true, num_args = 3)]
+    turn: Option<Vec<String>>,
 }
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
+    if let Some(turn) = &options.turn {
+        counted::turn(buffers::cases(&None, 1), turn)?;
+        return Ok(Report { passed: true, figures: Value::Null });
+    }
     let (rounds, milliseconds) =
         if options.quick { (2, 5) } else { (options.rounds, options.milliseconds) };
     ensure!(rounds > 0 && milliseconds > 0, "no rounds, or no time");
-    let time = Duration::from_millis(milliseconds);
 
-    // Asked before this thread is pinned to one core.
-    let cores = thread::available_parallelism()?.get();
+    // Asked before this thread is pinned to one core; callgrind has but one.
+    let cores = if options.instructions { 1 } else { thread::available_parallelism()?.get() };
+    if cores == 1 && !options.instructions {
+        println!("skipped: freed on the other core: there is one core");
+    }
     machine::pin(machine::SERVER_CORE);
-    let dpdk = buffers::start_dpdk(cores)?;
-    let c = program::compile("C by hand", "c/parsing.c", None)?;
+    let dpdk_path = buffers::compile_dpdk()?;
+    let dpdk = dpdk_path.as_ref().map(|path| buffers::start_dpdk(path, cores)).transpose()?;
     let mut cases = buffers::cases(&dpdk, cores);
-    cases.extend(parsing::cases(&c));
+    if !options.instructions {
+        cases.extend(parsing::cases(&program::compile("C by hand", "c/parsing.c", None)?));
+    }
     if let Some(only) = &options.only {
         let names: Vec<_> = cases.iter().map(|case| case.name.clone()).collect();
         cases.retain(|case| case.name.contains(only.as_str()));
         ensure!(!cases.is_empty(), "no case `{only}`; there are: {}", names.join("; "));
     }
 
-    let mut table = Table::new(["case", "who", "ns", "times mbuf's"]);
+    let unit = if options.instructions { Measure::Instructions } else { Measure::Nanoseconds };
+    let mut table = Table::new(["case", "who", unit.title(), "times mbuf's"]);
     let mut rows = Vec::new();
     for case in cases {
-        let measured = measure(case, rounds, time)?;
+        let measured = match options.instructions {
+            true => counted::measure(case, dpdk_path.as_deref())?,
+            false => measure(case, rounds, Duration::from_millis(milliseconds))?,
+        };
         show(&measured, &mut table);
         rows.extend(measured);
     }
-    println!(
-        "Buffers and parsing: nanoseconds a buffer or a packet; {rounds} rounds of {milliseconds} ms \
-         a side, interleaved, on core {}; median (minimum-maximum)\n",
-        machine::SERVER_CORE,
-    );
+    match options.instructions {
+        true => println!("Buffers: instructions for each under callgrind\n"),
+        false => println!(
+            "Buffers and parsing: nanoseconds a buffer or a packet; {rounds} rounds of \
+             {milliseconds} ms a side, interleaved, on core {}; median (minimum-maximum)\n",
+            machine::SERVER_CORE,
+        ),
+    }
     println!("{table}");
     let mut versions = crates();
     if let Some(dpdk) = &dpdk {
         versions["DPDK"] = dpdk.borrow().version.trim_start_matches("DPDK ").into();
     }
-    let figures = json!({
-        "benchmark": "micro",
-        "milliseconds": milliseconds,
-        "versions": versions,
-        "rows": rows,
-    });
+    let mut figures = json!({ "benchmark": "micro", "versions": versions, "rows": rows });
+    if !options.instructions {
+        figures["milliseconds"] = milliseconds.into();
+    }
     Ok(Report { passed: true, figures })
 }
 

@@ -2,7 +2,14 @@
 //! (where it is shared, an `Arc`) of the system's allocator, and mimalloc. Where data is put in, every
 //! side copies as much; what a side cannot do has no row.
 
-use std::{cell::RefCell, hint::black_box, process::Command, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    hint::black_box,
+    path::{Path, PathBuf},
+    process::Command,
+    rc::Rc,
+    sync::Arc,
+};
 
 use anyhow::ensure;
 use bytes::BytesMut;
@@ -14,7 +21,6 @@ use super::{
     mimalloc::Block,
     program::{self, Program},
 };
-use crate::machine;
 
 /// Bytes of data of a small buffer, and of a large one.
 const SMALL: usize = 128;
@@ -29,23 +35,26 @@ static PAYLOAD: [u8; 300] = [7; 300];
 /// DPDK as a process that waits to be asked, if it is installed.
 pub type Dpdk = Option<Rc<RefCell<Program>>>;
 
-/// Starts DPDK. It needs the cores by number: the other one for a single case only.
-pub fn start_dpdk(cores: usize) -> anyhow::Result<Dpdk> {
-    let Some(path) = program::compile("DPDK", "dpdk/buffers.c", Some("libdpdk"))? else {
-        return Ok(None);
-    };
-    let mut command = Command::new(path);
-    // Without huge pages DPDK refuses --in-memory; these are what is left of it.
-    command.args(["--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "--log-level=4", "-l"]);
-    command.arg(match cores {
-        1 => machine::SERVER_CORE.to_string(),
-        _ => format!("{},{}", machine::SERVER_CORE, machine::CLIENT_CORE),
-    });
-    let program = Program::start("DPDK", command, b"")?;
-    Ok(Some(Rc::new(RefCell::new(program))))
+/// Builds the program in C, where DPDK is installed.
+pub fn compile_dpdk() -> anyhow::Result<Option<PathBuf>> {
+    program::compile("DPDK", "dpdk/buffers.c", Some("libdpdk"))
 }
 
-/// All cases on so many cores.
+/// What it is started with, on so many cores: the server's, and the client's for a single case.
+/// Without huge pages DPDK refuses `--in-memory`; the first four are what is left of it.
+pub fn dpdk_arguments(cores: usize) -> [&'static str; 7] {
+    let cores = if cores > 1 { "0,1" } else { "0" };
+    ["--no-huge", "--no-pci", "--no-shconf", "--no-telemetry", "--log-level=4", "-l", cores]
+}
+
+/// Starts it.
+pub fn start_dpdk(path: &Path, cores: usize) -> anyhow::Result<Rc<RefCell<Program>>> {
+    let mut command = Command::new(path);
+    command.args(dpdk_arguments(cores));
+    Ok(Rc::new(RefCell::new(Program::start("DPDK", command, b"")?)))
+}
+
+/// All cases on so many cores; with one, nothing is freed on another.
 pub fn cases(dpdk: &Dpdk, cores: usize) -> Vec<Case> {
     let mut all = vec![
         case("one small buffer", dpdk, |_, pool| {
@@ -149,8 +158,6 @@ pub fn cases(dpdk: &Dpdk, cores: usize) -> Vec<Case> {
                 across::side("mimalloc", || Ok(Block::<LARGE>::new())),
             ])
         }));
-    } else {
-        println!("skipped: freed on the other core: there is one core");
     }
     all
 }
@@ -164,7 +171,8 @@ fn case(
     let dpdk = dpdk.clone();
     Case::new(name, move || {
         let pool = Pool::builder().count(Class::Small, 2 * 8191).count(Class::K2, 8191).build()?;
-        let mut sides = sides(&dpdk, pool)?;
+        let mut sides = sides(&dpdk, pool.clone())?;
+        sides[0].keep(pool);
         sides.extend(dpdk_side("DPDK", &dpdk, name));
         Ok(sides)
     })

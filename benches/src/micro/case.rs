@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mbuf::Pool;
+
 /// What is done, and by whom. The sides are made when its turn comes, and dropped after it.
 pub struct Case {
     pub name: String,
@@ -24,7 +26,10 @@ impl Case {
 pub struct Side {
     pub who: &'static str,
     /// How many things (buffers, packets) an operation deals with: the figure is that of one.
-    things: usize,
+    pub things: usize,
+    /// What another program is asked for, if that does it.
+    pub asked: Option<&'static str>,
+    _pool: Option<Pool>,
     run: Box<dyn FnMut(u64) -> anyhow::Result<Duration>>,
 }
 
@@ -35,7 +40,7 @@ impl Side {
         things: usize,
         run: impl FnMut(u64) -> anyhow::Result<Duration> + 'static,
     ) -> Side {
-        Side { who, things, run: Box::new(run) }
+        Side { who, things, asked: None, _pool: None, run: Box::new(run) }
     }
 
     /// An operation that is done over and over again, and nothing else.
@@ -51,6 +56,12 @@ impl Side {
             }
             Ok(start.elapsed())
         })
+    }
+
+    /// Keeps a handle of mbuf's pool: a pool of which only chains are left is closing, and has no
+    /// caches any more.
+    pub fn keep(&mut self, pool: Pool) {
+        self._pool = Some(pool);
     }
 
     /// How many operations take about so long. The faster of two runs counts: a thread that comes

@@ -18,8 +18,9 @@ use super::{
 /// measured.
 pub fn side<const VERIFY: bool>(packets: &Rc<Packets>) -> anyhow::Result<Side> {
     let packets = packets.clone();
-    let mut chains = load(&pool(packets.len())?, &packets)?;
-    Ok(Side::new("mbuf", packets.len(), move |times| {
+    let pool = pool(packets.len())?;
+    let mut chains = load(&pool, &packets)?;
+    let mut side = Side::new("mbuf", packets.len(), move |times| {
         let mut taken = Duration::ZERO;
         for _ in 0..times {
             let start = Instant::now();
@@ -31,7 +32,9 @@ pub fn side<const VERIFY: bool>(packets: &Rc<Packets>) -> anyhow::Result<Side> {
             }
         }
         Ok(taken)
-    }))
+    });
+    side.keep(pool);
+    Ok(side)
 }
 
 /// A pool for so many packets, each in a cluster as a driver would put it, and some to spare.
@@ -110,4 +113,21 @@ fn parse<const VERIFY: bool>(chain: &mut Chain) -> Result<u64> {
         _ => return Err(MALFORMED),
     };
     Ok(u64::from(source.get()) + u64::from(destination.get()) + chain.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::packets::Traffic, *};
+
+    #[test]
+    fn headers_are_stripped_and_a_wrong_checksum_is_seen() {
+        let packets = Packets::make(Traffic::Udp, 1).unwrap();
+        let pool = pool(1).unwrap();
+        let mut chain = load(&pool, &packets).unwrap().pop().unwrap();
+        let len = chain.len();
+        assert_eq!(parse::<true>(&mut chain), Ok(packets.sum));
+        chain.restore(len - chain.len()).unwrap();
+        chain.copy_back(14 + 8, &[1]).unwrap(); // the time to live
+        assert!(parse::<true>(&mut chain).is_err());
+    }
 }

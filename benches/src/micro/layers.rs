@@ -14,7 +14,6 @@
 //! ```
 
 use std::{
-    mem,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
@@ -99,9 +98,9 @@ fn build(pool: &Pool, found: &Arc<Found>) -> anyhow::Result<(Stack, PortId)> {
 
 /// Restores what was kept, and puts each in the place that its number says.
 fn put_back(found: &Found, chains: &mut [Option<Chain>]) -> anyhow::Result<()> {
-    let kept = mem::take(&mut *found.kept.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut kept = found.kept.lock().unwrap_or_else(PoisonError::into_inner);
     ensure!(kept.len() == chains.len(), "{} of {} packets arrived", kept.len(), chains.len());
-    for mut chain in kept {
+    for mut chain in kept.drain(..) {
         let mut number = [0; 4];
         chain.restore(NUMBER)?;
         chain.peek(NUMBER, &mut number)?;

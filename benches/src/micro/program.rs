@@ -84,11 +84,13 @@ pub fn side(
     check: impl Fn(u64, u64) -> anyhow::Result<()> + 'static,
 ) -> Side {
     let program = program.clone();
-    Side::new(who, things, move |times| {
+    let mut side = Side::new(who, things, move |times| {
         let (taken, number) = program.borrow_mut().ask(case, times)?;
         check(times, number)?;
         Ok(taken)
-    })
+    });
+    side.asked = Some(case);
+    side
 }
 
 /// Compiles a source of this folder, as fast as the compiler can make it, to lie beside this

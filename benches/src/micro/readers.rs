@@ -128,3 +128,20 @@ fn pnet_views<const VERIFY: bool>(packet: &[u8]) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::packets::{Packets, Traffic};
+
+    #[test]
+    fn a_wrong_checksum_is_seen_where_it_is_to_be_verified() {
+        let packets = Packets::make(Traffic::Udp, 1).unwrap();
+        let mut packet = packets.iter().next().unwrap().to_vec();
+        let verified = [super::etherparse::<true>, super::smoltcp::<true>, super::pnet::<true>];
+        let plain = [super::etherparse::<false>, super::smoltcp::<false>, super::pnet::<false>];
+        assert!(verified.iter().chain(&plain).all(|parse| parse(&packet) == packets.sum));
+        packet[14 + 8] -= 1; // the time to live
+        assert!(verified.iter().all(|parse| parse(&packet) == 0));
+        assert!(plain.iter().all(|parse| parse(&packet) == packets.sum));
+    }
+}
