@@ -263,7 +263,10 @@ impl Protocol for DatagramClient {
     }
 
     fn info(&self) -> LayerInfo {
-        LayerInfo::new(Edge::Packets, Edge::Any).half_open().reasons(&[WRONG, REPEATED, SILENT])
+        LayerInfo::new(Edge::Packets, Edge::Any)
+            .half_open()
+            .batched()
+            .reasons(&[WRONG, REPEATED, SILENT])
     }
 
     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {

@@ -159,7 +159,7 @@ impl Protocol for StreamClient {
 
     fn info(&self) -> LayerInfo {
         // It closes by itself when the last answer is there.
-        LayerInfo::new(Edge::Bytes, Edge::Any).half_open().reasons(&[WRONG, SILENT])
+        LayerInfo::new(Edge::Bytes, Edge::Any).half_open().batched().reasons(&[WRONG, SILENT])
     }
 
     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {

@@ -417,12 +417,14 @@ impl Protocol for Player {
     }
 
     fn info(&self) -> LayerInfo {
-        let Manners { below, above, prepends, min_header, half_open, slot, .. } = self.manners;
+        let Manners { below, above, prepends, min_header, half_open, slot, leaves_one, .. } =
+            self.manners;
         let info = LayerInfo::new(below.into(), above.into())
             .prepends(prepends.into())
             .min_header(min_header.into())
             .reasons(&[DropReason::UNHANDLED]);
         let info = if slot { info.slot::<[u8; 4]>() } else { info };
+        let info = if leaves_one { info.batched() } else { info };
         if half_open { info.half_open() } else { info }
     }
 

@@ -337,6 +337,7 @@ impl StackBuilder {
             pool: self.pool,
             now: Time::ZERO,
             waiting: 0,
+            batched: plan.infos.iter().any(LayerInfo::is_batched),
             transit_bytes: 0,
             transit_chains: 0,
             closing: false,

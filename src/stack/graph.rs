@@ -275,6 +275,8 @@ pub(super) struct Core {
     /// Pending on all links downwards.
     pub(super) transit_bytes: usize,
     pub(super) transit_chains: usize,
+    /// A layer does better with many chains at once.
+    pub(super) batched: bool,
     /// A port was asked to close and is not sealed yet.
     pub(super) closing: bool,
     /// Who is to be woken from elsewhere.

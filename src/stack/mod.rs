@@ -228,8 +228,9 @@ impl Stack {
         self.signal(Signal::Opened);
     }
 
-    /// Takes all chains of the batch as come in by the port, and runs the layers. A few are
-    /// followed one by one ([`input_one`](Stack::input_one)), more go from layer to layer together.
+    /// Takes all chains of the batch as come in by the port, and runs the layers. They are followed
+    /// one by one, as by [`input_one`](Stack::input_one); where there are more than a few, and a
+    /// layer is [`batched`](LayerInfo::batched), they go from layer to layer together.
     ///
     /// # Panics
     /// If there is no such port.
@@ -249,15 +250,19 @@ impl Stack {
             return;
         };
         let mut rounds = self.rounds;
-        if batch.len() < FEW {
+        let together = self.core.batched && batch.len() >= FEW;
+        if batch.len() >= FEW {
+            // Packets that are out of the cache take a third of the time so; for others it costs
+            // little.
+            for bytes in [false, true] {
+                batch.iter().for_each(|chain| chain.prefetch(bytes));
+            }
+        }
+        if !together {
             while let Some(mut chain) = batch.pop() {
                 mark(&mut chain, port);
                 rounds = self.follow(hop, chain, rounds);
             }
-        }
-        // Packets that are out of the cache take a third of the time so; for others it costs little.
-        for bytes in [false, true] {
-            batch.iter().for_each(|chain| chain.prefetch(bytes));
         }
         batch.drain().for_each(|mut chain| {
             mark(&mut chain, port);

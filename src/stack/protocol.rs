@@ -50,6 +50,7 @@ pub struct LayerInfo {
     min_header: usize,
     stateless: bool,
     half_open: bool,
+    batched: bool,
     pub(super) slots: Vec<SlotClaim>,
     reasons: Vec<DropReason>,
 }
@@ -82,6 +83,7 @@ impl LayerInfo {
             min_header: 0,
             stateless: false,
             half_open: false,
+            batched: false,
             slots: Vec::new(),
             reasons: Vec::new(),
         }
@@ -151,6 +153,21 @@ impl LayerInfo {
     /// ```
     pub fn half_open(mut self) -> Self {
         self.half_open = true;
+        self
+    }
+
+    /// It does better with many chains at once, and has an [`input_batch`](Protocol::input_batch)
+    /// or [`output_batch`](Protocol::output_batch) of its own for them. In a stack with such a layer
+    /// what comes in as a batch goes from layer to layer as one; in others each chain is followed
+    /// from layer to layer, which costs less.
+    ///
+    /// ```
+    /// use mbuf::stack::{Edge, LayerInfo};
+    ///
+    /// assert!(LayerInfo::new(Edge::Packets, Edge::Packets).batched().is_batched());
+    /// ```
+    pub fn batched(mut self) -> Self {
+        self.batched = true;
         self
     }
 
@@ -274,6 +291,17 @@ impl LayerInfo {
     /// ```
     pub fn is_half_open(&self) -> bool {
         self.half_open
+    }
+
+    /// Whether it does better with many chains at once.
+    ///
+    /// ```
+    /// use mbuf::stack::{Edge, LayerInfo};
+    ///
+    /// assert!(!LayerInfo::new(Edge::Any, Edge::Any).is_batched());
+    /// ```
+    pub fn is_batched(&self) -> bool {
+        self.batched
     }
 
     /// The reasons for dropping that it declared.
@@ -422,7 +450,8 @@ pub trait Protocol: Send {
 
     /// All that is pending from below, in order; all of it by the same edge. The provided one
     /// calls [`input`](Protocol::input) for each. Chains left in the batch are dropped as
-    /// [`DropReason::UNHANDLED`].
+    /// [`DropReason::UNHANDLED`]. A layer that has one of its own says so:
+    /// [`LayerInfo::batched`].
     fn input_batch(&mut self, batch: &mut Batch, cx: &mut Context<'_>) {
         while let Some(chain) = batch.pop() {
             let outcome = self.input(chain, cx);

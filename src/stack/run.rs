@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{chain::Chain, pool::Event};
 
-/// So few chains cost less one by one than as a batch (measured: from 4 to 8 on it is the same).
+/// Fewer chains are no batch, whatever a layer says.
 pub(super) const FEW: usize = 4;
 
 /// How it runs.

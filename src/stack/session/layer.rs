@@ -19,7 +19,11 @@ impl Protocol for Sessions {
 
     fn info(&self) -> LayerInfo {
         // Half open: it closes when the last session has ended, which may take some time.
-        LayerInfo::new(Edge::Packets, Edge::Packets).prepends(self.prepends).stateless().half_open()
+        LayerInfo::new(Edge::Packets, Edge::Packets)
+            .prepends(self.prepends)
+            .stateless()
+            .half_open()
+            .batched()
     }
 
     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {

@@ -229,8 +229,8 @@ fn abort_drops_what_waits_and_counts_the_reason() {
     assert_eq!(stack.closing(PORT), Closing::Abort(RUDE));
     let stats = stack.stats();
     assert_eq!(stats.ports[0].aborts, [(RUDE, 1)]);
-    // 1 was waiting; 2, 4 and 5 came to a port that is closed.
-    assert_eq!(stats.ports[0].drops, [(RUDE, 1), (DropReason::CLOSED, 3)]);
+    // 1 and 2 were waiting; 4 and 5 came to a port that is closed.
+    assert_eq!(stats.ports[0].drops, [(RUDE, 2), (DropReason::CLOSED, 2)]);
     assert_eq!(pool.stats().in_use(), 0);
     assert_balanced(&stack);
     let mut stack = pile(&pool, Edge::Bytes, [echo()]);

@@ -274,7 +274,7 @@ fn chains_left_in_a_batch_are_dropped_and_counted() {
             "lazy"
         }
         fn info(&self) -> LayerInfo {
-            LayerInfo::new(Edge::Any, Edge::Any)
+            LayerInfo::new(Edge::Any, Edge::Any).batched()
         }
         fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
             cx.consumed(chain)

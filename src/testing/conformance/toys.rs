@@ -138,7 +138,10 @@ impl Protocol for Tag {
             }
             _ => 0,
         };
-        LayerInfo::new(Edge::Packets, Edge::Packets).prepends(4 + more).reasons(&[BAD_TAG])
+        LayerInfo::new(Edge::Packets, Edge::Packets)
+            .prepends(4 + more)
+            .batched()
+            .reasons(&[BAD_TAG])
     }
 
     fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
