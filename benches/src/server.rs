@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -24,28 +25,33 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a command on the server's core.
+    /// Starts a command on the server's core; the calling thread is on the client's core then. The
+    /// server ends with this thread, however that ends.
     pub fn start(name: &'static str, mut command: Command) -> anyhow::Result<Server> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
+        // SAFETY: between fork and exec only prctl(2) is called, which is a bare system call here.
+        unsafe { command.pre_exec(machine::end_with_parent) };
         // A child inherits the core of the thread that starts it.
-        let started = thread::spawn(move || {
-            machine::pin(machine::SERVER_CORE);
-            command.spawn()
-        })
-        .join();
-        let child = match started {
-            Ok(child) => child.with_context(|| format!("starting the server `{name}`"))?,
-            Err(_) => bail!("the thread that starts the server `{name}` panicked"),
-        };
-        Ok(Server { name, child })
+        machine::pin(machine::SERVER_CORE);
+        let child = command.spawn();
+        machine::pin(machine::CLIENT_CORE);
+        Ok(Server { name, child: child.with_context(|| format!("starting the server `{name}`"))? })
     }
 
-    /// Nanoseconds of CPU that all threads of the server have used so far.
+    /// Nanoseconds of CPU that all threads of the server and of its children have used so far.
     pub fn cpu_nanos(&self) -> anyhow::Result<u64> {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
         let mut total = 0;
-        for task in fs::read_dir(&tasks).with_context(|| tasks.display().to_string())? {
-            total += task_nanos(&task?.path())?;
+        let mut processes = vec![self.child.id()];
+        while let Some(process) = processes.pop() {
+            let tasks = PathBuf::from(format!("/proc/{process}/task"));
+            for task in fs::read_dir(&tasks).with_context(|| tasks.display().to_string())? {
+                let task = task?.path();
+                total += task_nanos(&task)?;
+                // Where the kernel has no such file, servers of several processes are not to be had.
+                let children = fs::read_to_string(task.join("children")).unwrap_or_default();
+                processes
+                    .extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            }
         }
         Ok(total)
     }
