@@ -17,6 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 mod client;
+mod counts;
 mod endure;
 mod files;
 mod instructions;
@@ -50,6 +51,9 @@ enum Command {
     Tcp(tcp::Options),
     /// How long echoed messages take at a fixed rate, against C, tokio and mio.
     Latency(latency::Options),
+    /// System calls and heap allocations for 1,000 echoed messages, checked against the committed
+    /// ceilings, beside tokio and C.
+    Counts(counts::Options),
     /// Many TCP connections against `echo serve`: every byte compared, peak memory checked.
     TcpMany(tcp_many::Options),
     /// Files: `file send` and `file receive` beside nginx with curl, socat and rsync.
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Udp(options) => udp::run(&options),
         Command::Tcp(options) => tcp::run(&options),
         Command::Latency(options) => latency::run(&options),
+        Command::Counts(options) => counts::run(&options),
         Command::TcpMany(options) => tcp_many::run(&options),
         Command::Files(options) => files::run(&options),
         Command::Instructions(options) => instructions::run(&options),

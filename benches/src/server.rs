@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -28,7 +29,7 @@ impl Server {
     /// Starts a command on the server's core; the calling thread is on the client's core then. The
     /// server ends with this thread, however that ends.
     pub fn start(name: &'static str, mut command: Command) -> anyhow::Result<Server> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec only prctl(2) is called, which is a bare system call here.
         unsafe { command.pre_exec(machine::end_with_parent) };
         // A child inherits the core of the thread that starts it.
@@ -69,14 +70,15 @@ impl Server {
     pub fn alive(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the server `{}` ended by itself: {status}", self.name),
+            Some(status) => {
+                let printed = self.printed()?;
+                bail!("the server `{}` ended by itself: {status}\n{printed}", self.name)
+            }
         }
     }
 
     /// Asks the server to end (SIGTERM) and gives what it printed and its status.
     pub fn stop(mut self) -> anyhow::Result<(ExitStatus, String)> {
-        use std::io::Read;
-
         self.alive()?;
         self.terminate();
         let deadline = Instant::now() + PATIENCE;
@@ -88,11 +90,20 @@ impl Server {
             ensure!(Instant::now() < deadline, "the server `{}` ignores SIGTERM", self.name);
             thread::sleep(Duration::from_millis(2));
         };
+        let printed = self.printed()?;
+        Ok((status, printed))
+    }
+
+    /// What it printed, on its standard output and then as errors; it has ended.
+    fn printed(&mut self) -> anyhow::Result<String> {
         let mut printed = String::new();
         if let Some(mut stdout) = self.child.stdout.take() {
             stdout.read_to_string(&mut printed)?;
         }
-        Ok((status, printed))
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut printed)?;
+        }
+        Ok(printed)
     }
 
     fn terminate(&self) {

@@ -178,7 +178,8 @@ impl Peers {
             Peer::Socat => {
                 let mut command = Command::new("socat");
                 let listen = format!("TCP-LISTEN:{port},bind=127.0.0.1,fork,nodelay,backlog=128");
-                command.args(["-b", "65536", &listen, "PIPE"]);
+                // What is more than PIPE_BUF could block in the pipe, which it reads itself.
+                command.args(["-b", "4096", &listen, "PIPE"]);
                 Ok(command)
             }
         }
