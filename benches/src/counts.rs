@@ -21,6 +21,7 @@ use crate::{
         tcp::{PingPong, Streaming, Waiting},
         udp::{self, Kind, Load},
     },
+    files::process,
     lineup,
     peers::{self, Peer, Peers, Transport},
     row::{Measure, Row},
@@ -154,6 +155,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let rounds = if options.quick { 1 } else { options.rounds };
     ensure!(rounds > 0, "no rounds");
     let ceilings = ceilings(CEILINGS)?;
+    process::end_orderly();
     let peers = Peers::find(&PEERS, options.echo.as_deref())?;
     let mut tools = Vec::new();
     for tool in [Tool::Strace, Tool::Valgrind] {
@@ -226,6 +228,7 @@ fn count(tool: Tool, peers: &Peers, peer: Peer, case: &Case, bursts: u64) -> any
     lineup::wait_until_echoing(&mut server, case.transport, port)?;
     let mut client = (case.connect)(port)?;
     for _ in 0..bursts {
+        process::go_on()?;
         let tally = client.run(Until::Sent(case.burst))?;
         ensure!(tally.lost == 0, "{} messages were lost", tally.lost);
         thread::sleep(PAUSE);

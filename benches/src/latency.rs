@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     Report,
     client::paced::{Datagrams, Link, Outcome, Paced, SIZE, Streams},
+    files::process,
     lineup::{self, WARM_UP},
     machine,
     peers::{Peer, Peers, Transport},
@@ -50,6 +51,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         if options.quick { (2, 0.2) } else { (options.rounds, options.seconds) };
     ensure!(rounds > 0 && options.connections > 0 && options.rate > 0.0, "nothing to do");
     let time = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    process::end_orderly();
     let peers = Peers::find(&PEERS, options.echo.as_deref())?;
     let (rate, connections) = (options.rate, options.connections);
 

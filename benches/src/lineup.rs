@@ -11,6 +11,7 @@ use crate::{
         Client, Until,
         udp::{self, Kind, Load},
     },
+    files::process,
     machine,
     peers::{Peer, Peers, Transport},
     row::{Measure, Row},
@@ -48,6 +49,7 @@ pub fn rounds<C, T>(
         for turn in 0..count {
             let (peer, server, client, measured) = &mut sides[(round + turn) % count];
             let mut once = || {
+                process::go_on()?;
                 server.alive()?;
                 thread::sleep(if busy { PAUSE_BUSY } else { PAUSE });
                 measure(server, client, round > 0)

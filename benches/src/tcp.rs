@@ -9,6 +9,7 @@ use clap::Args;
 use crate::{
     Report,
     client::tcp::{BLOCK, PingPong, Streaming, Waiting},
+    files::process,
     lineup::{self, Findings, Sample, WARM_UP},
     peers::{Peer, Peers, Transport},
 };
@@ -43,6 +44,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         if options.quick { (2, 0.1) } else { (options.rounds, options.seconds) };
     ensure!(rounds > 0 && options.connections > 0, "nothing to do");
     let time = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+    process::end_orderly();
     let peers = Peers::find(&PEERS, options.echo.as_deref())?;
 
     let mut findings = Findings::new();

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     Report,
     client::udp::{Client, Kind, Load, MAX_BATCH, MAX_SEND},
+    files::process,
     lineup::{self, Findings, Sample, WARM_UP},
     peers::{Peer, Peers, Transport},
 };
@@ -56,6 +57,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(rounds > 0, "no rounds");
     let time = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     let loads = loads(options);
+    process::end_orderly();
     let peers = Peers::find(&PEERS, options.echo.as_deref())?;
 
     let mut findings = Findings::new();
