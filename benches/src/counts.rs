@@ -23,7 +23,7 @@ use crate::{
     },
     files::process,
     lineup,
-    peers::{self, Peer, Peers, Transport},
+    peers::{Peer, Peers, Transport},
     row::{Measure, Row},
     server::Server,
     table::{Table, grouped},
@@ -156,12 +156,12 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     ensure!(rounds > 0, "no rounds");
     let ceilings = ceilings(CEILINGS)?;
     process::end_orderly();
-    let peers = Peers::find(&PEERS, options.echo.as_deref())?;
+    let mut peers = Peers::find(&PEERS, options.echo.as_deref())?;
     let mut tools = Vec::new();
     for tool in [Tool::Strace, Tool::Valgrind] {
         match tool.is_there() {
             Ok(()) => tools.push(tool),
-            Err(error) => peers::skip(tool.measure().title(), &error)?,
+            Err(error) => peers.skip(tool.measure().title(), &error)?,
         }
     }
 
@@ -199,7 +199,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     if !passed {
         println!("FAILED: an echoed message takes more than benches/counts.txt allows");
     }
-    let figures = json!({ "benchmark": "counts", "rows": rows, "versions": peers.versions() });
+    let figures = json!({ "benchmark": "counts", "rows": rows, "skipped": peers.skipped(), "versions": peers.versions() });
     Ok(Report { passed, figures })
 }
 

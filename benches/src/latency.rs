@@ -87,6 +87,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         "rate": rate,
         "connections": connections,
         "seconds": seconds,
+        "skipped": peers.skipped(),
         "versions": peers.versions(),
     });
     Ok(Report { passed: reached || options.quick, figures })

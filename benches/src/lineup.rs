@@ -188,7 +188,8 @@ impl Findings {
             "rows": self.rows,
             "lost": self.lost,
             "seconds": seconds,
-            "versions": peers.versions(),
+            "skipped": peers.skipped(),
+        "versions": peers.versions(),
         })
     }
 }

@@ -116,6 +116,7 @@ impl Peer {
 pub struct Peers {
     there: Vec<Peer>,
     versions: Vec<(Peer, String)>,
+    skipped: Vec<String>,
     echo: PathBuf,
 }
 
@@ -124,14 +125,15 @@ impl Peers {
     /// MBUF_REQUIRE_PEERS is set.
     pub fn find(wanted: &[Peer], echo: Option<&Path>) -> anyhow::Result<Peers> {
         let echo = server::example_program("echo", echo)?;
-        let mut peers = Peers { there: Vec::new(), versions: Vec::new(), echo };
+        let mut peers =
+            Peers { there: Vec::new(), versions: Vec::new(), skipped: Vec::new(), echo };
         for &peer in wanted {
             match peers.command(peer, Transport::Tcp, 0).and_then(|_| peer.version()) {
                 Ok(version) => {
                     peers.there.push(peer);
                     peers.versions.push((peer, version));
                 }
-                Err(error) => skip(peer.name(), &error)?,
+                Err(error) => peers.skip(peer.name(), &error)?,
             }
         }
         Ok(peers)
@@ -146,6 +148,21 @@ impl Peers {
         let one =
             |(peer, version): &(Peer, String)| (peer.name().to_owned(), version.as_str().into());
         Value::Object(self.versions.iter().map(one).collect())
+    }
+
+    /// What was left out, for the JSON report.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    /// Names what is left out, which is an error if MBUF_REQUIRE_PEERS is set.
+    pub fn skip(&mut self, what: &str, error: &anyhow::Error) -> anyhow::Result<()> {
+        let required = std::env::var_os("MBUF_REQUIRE_PEERS").is_some();
+        ensure!(!required, "{what}: {error:#} (and MBUF_REQUIRE_PEERS is set)");
+        let skipped = format!("{what}: {error:#}");
+        println!("skipped: {skipped}");
+        self.skipped.push(skipped);
+        Ok(())
     }
 
     /// Serves on a port of 127.0.0.1. Fails where the peer's program is not on this machine.
@@ -186,14 +203,6 @@ impl Peers {
     }
 }
 
-/// Names what is left out, which is an error if MBUF_REQUIRE_PEERS is set.
-pub fn skip(what: &str, error: &anyhow::Error) -> anyhow::Result<()> {
-    let required = std::env::var_os("MBUF_REQUIRE_PEERS").is_some();
-    ensure!(!required, "{what}: {error:#} (and MBUF_REQUIRE_PEERS is set)");
-    println!("skipped: {what}: {error:#}");
-    Ok(())
-}
-
 /// The version of a crate that this program was built with.
 fn locked(name: &str) -> anyhow::Result<String> {
     version_in(include_str!("../../Cargo.lock"), name)
@@ -205,7 +214,7 @@ fn version_in(lock: &str, name: &str) -> Option<String> {
     Some(after.split_once('"')?.0.to_owned())
 }
 
-/// What a program says of its version: the line with the label, without it.
+/// What a program says of its version: the line with the label, without it and without a date.
 fn printed(program: &str, option: &str, label: &str) -> anyhow::Result<String> {
     let output = Command::new(program)
         .arg(option)
@@ -213,7 +222,8 @@ fn printed(program: &str, option: &str, label: &str) -> anyhow::Result<String> {
         .with_context(|| format!("{program} is not installed"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find_map(|line| line.strip_prefix(label));
-    Ok(line.with_context(|| format!("{program} {option} names no version"))?.trim().to_owned())
+    let line = line.with_context(|| format!("{program} {option} names no version"))?;
+    Ok(line.split(" on ").next().unwrap_or(line).trim().to_owned())
 }
 
 #[cfg(test)]
@@ -228,6 +238,6 @@ mod tests {
         assert_eq!(version_in(lock, "mio"), None);
         assert!(locked("mbuf").is_ok());
         assert!(printed("no-such-program", "-V", "").is_err());
-        assert_eq!(printed("echo", "one two", "one ").unwrap(), "two");
+        assert_eq!(printed("echo", "v two on Monday", "v ").unwrap(), "two");
     }
 }
