@@ -12,10 +12,12 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use super::{
     read_message,
     tcp::{Readiness, Waiting},
+    udp::BUFFER,
     write_message,
 };
 
@@ -100,6 +102,7 @@ impl Datagrams {
     /// To a port of 127.0.0.1.
     pub fn connect(port: u16) -> anyhow::Result<Datagrams> {
         let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+        SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
         socket.connect(("127.0.0.1", port))?;
         socket.set_nonblocking(true)?;
         Ok(Datagrams { socket })

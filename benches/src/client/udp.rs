@@ -45,7 +45,7 @@ pub const MAX_BATCH: usize = 128;
 /// The largest GSO send, in bytes.
 pub const MAX_SEND: usize = 65_000;
 /// As the servers have it: 256 datagrams of 1,400 bytes are more than the system's default takes.
-const BUFFER: usize = 4 << 20;
+pub(super) const BUFFER: usize = 4 << 20;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
 
