@@ -14,7 +14,7 @@ use crate::{
 };
 
 mod place;
-mod process;
+pub mod process;
 
 use place::{Mover, Place, Run, TREE_FILES, What, find};
 

@@ -26,6 +26,15 @@ fn set_affinity(core: usize) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// For a child between fork and exec: it is killed when the thread that started it ends.
+pub fn end_with_parent() -> io::Result<()> {
+    // SAFETY: with this option prctl(2) takes a number.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The processor, the number of cores, the kernel.
 pub fn describe() -> Value {
     let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();

@@ -3,6 +3,9 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/Cargo.toml -- udp
+//! cargo run --release --manifest-path benches/Cargo.toml -- tcp
+//! cargo run --release --manifest-path benches/Cargo.toml -- latency
+//! cargo run --release --manifest-path benches/Cargo.toml -- counts
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
 //! cargo run --release --manifest-path benches/Cargo.toml -- files
 //! cargo run --release --manifest-path benches/Cargo.toml -- instructions
@@ -14,18 +17,22 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+mod client;
+mod counts;
 mod endure;
 mod files;
 mod instructions;
+mod latency;
+mod lineup;
 mod machine;
 mod micro;
 mod peers;
 mod row;
 mod server;
 mod table;
+mod tcp;
 mod tcp_many;
 mod udp;
-mod udp_client;
 
 /// Measures mbuf beside its peers.
 #[derive(Debug, Parser)]
@@ -40,8 +47,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// UDP echo: messages a second and server CPU a message, against tokio and a recvfrom loop.
+    /// UDP echo: messages a second and server CPU a message, against tokio and C.
     Udp(udp::Options),
+    /// TCP echo, ping-pong and streaming, against C, tokio, mio and socat.
+    Tcp(tcp::Options),
+    /// How long echoed messages take at a fixed rate, against C, tokio and mio.
+    Latency(latency::Options),
+    /// System calls and heap allocations for 1,000 echoed messages, checked against the committed
+    /// ceilings, beside tokio and C.
+    Counts(counts::Options),
     /// Many TCP connections against `echo serve`: every byte compared, peak memory checked.
     TcpMany(tcp_many::Options),
     /// Files: `file send` and `file receive` beside nginx with curl, socat and rsync.
@@ -53,12 +67,13 @@ enum Command {
     /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
     /// may leak, hang, or come back wrong.
     Endure(endure::Options),
-    /// One of the peers, as the server that `udp` starts.
+    /// One of the peers that are written here, as the server that is measured.
     #[command(hide = true)]
     Serve {
         /// Which one.
-        peer: peers::Peer,
-        /// The UDP port of 127.0.0.1 to listen on.
+        peer: peers::Written,
+        transport: peers::Transport,
+        /// The port of 127.0.0.1 to listen on.
         port: u16,
     },
 }
@@ -67,12 +82,17 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         Command::Udp(options) => udp::run(&options),
+        Command::Tcp(options) => tcp::run(&options),
+        Command::Latency(options) => latency::run(&options),
+        Command::Counts(options) => counts::run(&options),
         Command::TcpMany(options) => tcp_many::run(&options),
         Command::Files(options) => files::run(&options),
         Command::Instructions(options) => instructions::run(&options),
         Command::Micro(options) => micro::run(&options),
         Command::Endure(options) => endure::run(&options),
-        Command::Serve { peer, port } => return finish(peers::serve(peer, port).map(|()| true)),
+        Command::Serve { peer, transport, port } => {
+            return finish(peers::serve(peer, transport, port).map(|()| true));
+        }
     };
     finish(outcome.and_then(|report| {
         if let Some(path) = &arguments.json {

@@ -101,6 +101,10 @@ impl Row {
         }
     }
 
+    pub fn spread(&self) -> Spread {
+        Spread { median: self.median, min: self.min, max: self.max }
+    }
+
     /// The same at a place on a curve.
     pub fn at(self, x: f64) -> Row {
         Row { x: Some(x), ..self }

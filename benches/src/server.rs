@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::Read,
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -24,28 +26,33 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a command on the server's core.
+    /// Starts a command on the server's core; the calling thread is on the client's core then. The
+    /// server ends with this thread, however that ends.
     pub fn start(name: &'static str, mut command: Command) -> anyhow::Result<Server> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: between fork and exec only prctl(2) is called, which is a bare system call here.
+        unsafe { command.pre_exec(machine::end_with_parent) };
         // A child inherits the core of the thread that starts it.
-        let started = thread::spawn(move || {
-            machine::pin(machine::SERVER_CORE);
-            command.spawn()
-        })
-        .join();
-        let child = match started {
-            Ok(child) => child.with_context(|| format!("starting the server `{name}`"))?,
-            Err(_) => bail!("the thread that starts the server `{name}` panicked"),
-        };
-        Ok(Server { name, child })
+        machine::pin(machine::SERVER_CORE);
+        let child = command.spawn();
+        machine::pin(machine::CLIENT_CORE);
+        Ok(Server { name, child: child.with_context(|| format!("starting the server `{name}`"))? })
     }
 
-    /// Nanoseconds of CPU that all threads of the server have used so far.
+    /// Nanoseconds of CPU that all threads of the server and of its children have used so far.
     pub fn cpu_nanos(&self) -> anyhow::Result<u64> {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
         let mut total = 0;
-        for task in fs::read_dir(&tasks).with_context(|| tasks.display().to_string())? {
-            total += task_nanos(&task?.path())?;
+        let mut processes = vec![self.child.id()];
+        while let Some(process) = processes.pop() {
+            let tasks = PathBuf::from(format!("/proc/{process}/task"));
+            for task in fs::read_dir(&tasks).with_context(|| tasks.display().to_string())? {
+                let task = task?.path();
+                total += task_nanos(&task)?;
+                // Where the kernel has no such file, servers of several processes are not to be had.
+                let children = fs::read_to_string(task.join("children")).unwrap_or_default();
+                processes
+                    .extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            }
         }
         Ok(total)
     }
@@ -63,14 +70,15 @@ impl Server {
     pub fn alive(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the server `{}` ended by itself: {status}", self.name),
+            Some(status) => {
+                let printed = self.printed()?;
+                bail!("the server `{}` ended by itself: {status}\n{printed}", self.name)
+            }
         }
     }
 
     /// Asks the server to end (SIGTERM) and gives what it printed and its status.
     pub fn stop(mut self) -> anyhow::Result<(ExitStatus, String)> {
-        use std::io::Read;
-
         self.alive()?;
         self.terminate();
         let deadline = Instant::now() + PATIENCE;
@@ -82,11 +90,20 @@ impl Server {
             ensure!(Instant::now() < deadline, "the server `{}` ignores SIGTERM", self.name);
             thread::sleep(Duration::from_millis(2));
         };
+        let printed = self.printed()?;
+        Ok((status, printed))
+    }
+
+    /// What it printed, on its standard output and then as errors; it has ended.
+    fn printed(&mut self) -> anyhow::Result<String> {
         let mut printed = String::new();
         if let Some(mut stdout) = self.child.stdout.take() {
             stdout.read_to_string(&mut printed)?;
         }
-        Ok((status, printed))
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut printed)?;
+        }
+        Ok(printed)
     }
 
     fn terminate(&self) {

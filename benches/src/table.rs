@@ -31,6 +31,12 @@ impl Spread {
         json!({ "median": self.median, "min": self.min, "max": self.max })
     }
 
+    /// In another unit.
+    pub fn scaled(&self, factor: f64) -> Spread {
+        let Spread { median, min, max } = self;
+        Spread { median: median * factor, min: min * factor, max: max * factor }
+    }
+
     /// `median (min-max)` with so many decimals, and thousands set apart.
     pub fn show(&self, decimals: usize) -> String {
         let figure = |value: f64| grouped(value, decimals);

@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
+use crate::machine;
+
 /// How long any of it may take to come up, and to get rid of its children.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(2);
@@ -51,7 +53,7 @@ impl Process {
         go_on()?;
         let name = command.get_program().to_string_lossy().into_owned();
         // SAFETY: between fork and exec only prctl(2) is called, which is a bare system call here.
-        unsafe { command.pre_exec(end_with_parent) };
+        unsafe { command.pre_exec(machine::end_with_parent) };
         let child = command.stdin(input).spawn().with_context(|| name.clone())?;
         Ok(Self { name, child, over: false })
     }
@@ -127,14 +129,6 @@ impl Drop for Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-    }
-}
-
-fn end_with_parent() -> io::Result<()> {
-    // SAFETY: with this option prctl(2) takes a number.
-    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -1,13 +1,5 @@
-//! The UDP client that drives every server: it keeps a window of datagrams in flight, compares
-//! every byte of what comes back, and counts what does not.
-//!
-//! A datagram is a number (8 bytes, little-endian) followed by words made from that number:
-//!
-//! ```text
-//! +----------------+----------------+----------------+ ... +----------------+
-//! | number         | word 1         | word 2         |     | word n         |
-//! +----------------+----------------+----------------+ ... +----------------+
-//! ```
+//! The UDP client: it keeps a window of datagrams in flight and counts those that do not come back.
+//! It never sleeps.
 
 use std::{
     io::{self, ErrorKind},
@@ -16,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use socket2::SockRef;
+
+use super::{Tally, Until, read_message, write_message};
 
 /// How the client gives its datagrams to the kernel, and takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -39,22 +34,18 @@ pub struct Load {
     pub batch: usize,
 }
 
-/// What came of it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tally {
-    /// Datagrams that came back, every byte right.
-    pub echoed: u64,
-    /// Datagrams that did not come back while the next 4,096 were sent, or before 100 ms of silence.
-    pub lost: u64,
-}
-
-/// Numbers are remembered in a ring; one that is still out when its place is needed is lost.
+/// Numbers are remembered in a ring; one that is still out when its place is needed is lost, and so
+/// is what is out when nothing has come back for so long.
 const RING: usize = 4096;
 const SILENCE: Duration = Duration::from_millis(100);
 /// What is out when nothing of it is in flight any more.
 const NOTHING: u64 = u64::MAX;
 /// The largest GSO send, in datagrams (UDP_MAX_SEGMENTS since Linux 6.9; 64 before).
 pub const MAX_BATCH: usize = 128;
+/// The largest GSO send, in bytes.
+pub const MAX_SEND: usize = 65_000;
+/// As the servers have it: 256 datagrams of 1,400 bytes are more than the system's default takes.
+pub(super) const BUFFER: usize = 4 << 20;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
 
@@ -77,8 +68,9 @@ impl Client {
         ensure!(load.size >= 8 && load.size.is_multiple_of(8), "a size of {} bytes", load.size);
         ensure!((1..=RING / 4).contains(&load.window), "a window of {} datagrams", load.window);
         ensure!((1..=MAX_BATCH).contains(&load.batch), "a batch of {} datagrams", load.batch);
-        ensure!(load.size * load.batch <= 65000, "a GSO send of more than 65,000 bytes");
+        ensure!(load.size * load.batch <= MAX_SEND, "a GSO send of more than {MAX_SEND} bytes");
         let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+        SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
         socket.connect(("127.0.0.1", port))?;
         socket.set_nonblocking(true)?;
         if load.kind == Kind::Gso {
@@ -126,43 +118,6 @@ impl Client {
         Ok(())
     }
 
-    /// Runs for so long; then waits for what is still in flight, which is counted too. Gives the
-    /// tally and the time it took.
-    pub fn run(&mut self, time: Duration) -> anyhow::Result<(Tally, Duration)> {
-        self.tally = Tally::default();
-        let start = Instant::now();
-        let mut heard = start;
-        let mut turn = 0u32;
-        loop {
-            if self.receive()? > 0 {
-                heard = Instant::now();
-            }
-            // The clock is read now and then only: it would cost as much as a datagram.
-            turn = turn.wrapping_add(1);
-            if turn.is_multiple_of(64) {
-                let now = Instant::now();
-                if now - heard > SILENCE {
-                    self.give_up();
-                    heard = now;
-                }
-                if now - start >= time {
-                    break;
-                }
-            }
-            while self.load.window - self.in_flight >= self.load.batch {
-                match self.send_batch(self.load.batch) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error).context("send"),
-                }
-            }
-        }
-        let elapsed = start.elapsed();
-        let tally = self.tally;
-        self.settle()?;
-        Ok((Tally { lost: self.tally.lost, ..tally }, elapsed))
-    }
-
     /// Waits for what is in flight, so that the next run starts with nothing out.
     fn settle(&mut self) -> anyhow::Result<()> {
         let mut heard = Instant::now();
@@ -186,9 +141,7 @@ impl Client {
     fn send_batch(&mut self, count: usize) -> io::Result<()> {
         let bytes = &mut self.outgoing[..count * self.load.size];
         for (number, datagram) in (self.next..).zip(bytes.chunks_exact_mut(self.load.size)) {
-            for (word, index) in datagram.chunks_exact_mut(8).zip(0..) {
-                word.copy_from_slice(&word_of(number, index).to_le_bytes());
-            }
+            write_message(number, datagram);
         }
         self.socket.send(bytes)?;
         for number in self.next..self.next + count as u64 {
@@ -218,13 +171,7 @@ impl Client {
             "{length} bytes came back where datagrams of {size} were sent"
         );
         for datagram in self.incoming[..length].chunks_exact(size) {
-            let mut words = datagram.chunks_exact(8);
-            let number = words.next().map_or(NOTHING, read_word);
-            for (word, index) in words.zip(1..) {
-                if read_word(word) != word_of(number, index) {
-                    bail!("datagram {number} came back with other bytes in its word {index}");
-                }
-            }
+            let number = read_message(datagram)?;
             let place = &mut self.ring[number as usize % RING];
             if *place == number {
                 *place = NOTHING;
@@ -236,13 +183,45 @@ impl Client {
     }
 }
 
-/// Word 0 is the number itself.
-fn word_of(number: u64, index: u64) -> u64 {
-    number ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-fn read_word(word: &[u8]) -> u64 {
-    word.try_into().map_or(NOTHING, u64::from_le_bytes)
+impl super::Client for Client {
+    fn run(&mut self, until: Until) -> anyhow::Result<Tally> {
+        self.tally = Tally::default();
+        let start = Instant::now();
+        let mut heard = start;
+        let mut left = until.messages();
+        let mut turn = 0u32;
+        while left > 0 || self.in_flight > 0 {
+            if self.receive()? > 0 {
+                heard = Instant::now();
+            }
+            // The clock is read now and then only: it would cost as much as a datagram.
+            turn = turn.wrapping_add(1);
+            if turn.is_multiple_of(64) {
+                let now = Instant::now();
+                if now - heard > SILENCE {
+                    self.give_up();
+                    heard = now;
+                }
+                if until.has_passed(now - start) {
+                    break;
+                }
+            }
+            while left > 0 {
+                let batch = self.load.batch.min(usize::try_from(left).unwrap_or(usize::MAX));
+                if self.load.window - self.in_flight < batch {
+                    break;
+                }
+                match self.send_batch(batch) {
+                    Ok(()) => left -= batch as u64,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error).context("send"),
+                }
+            }
+        }
+        let tally = Tally { elapsed: start.elapsed(), ..self.tally };
+        self.settle()?;
+        Ok(Tally { lost: self.tally.lost, ..tally })
+    }
 }
 
 fn set_udp_option(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
@@ -264,7 +243,7 @@ fn set_udp_option(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -
 mod tests {
     use std::thread;
 
-    use super::*;
+    use super::{super::Client as _, *};
 
     fn echo(socket: UdpSocket, mut spoil: impl FnMut(u64, &mut [u8]) -> bool + Send + 'static) {
         thread::spawn(move || {
@@ -290,7 +269,7 @@ mod tests {
         for kind in [Kind::Plain, Kind::Gso] {
             let mut client = client(kind, |_, _| true);
             client.probe().unwrap();
-            let (tally, _) = client.run(Duration::from_millis(50)).unwrap();
+            let tally = client.run(Until::Passed(Duration::from_millis(50))).unwrap();
             assert!(tally.echoed > 0, "{kind:?}");
             assert_eq!(tally.lost, 0, "{kind:?}");
             assert_eq!(client.in_flight, 0, "{kind:?}");
@@ -298,9 +277,20 @@ mod tests {
     }
 
     #[test]
+    fn so_many_are_sent_and_no_more() {
+        for kind in [Kind::Plain, Kind::Gso] {
+            let mut client = client(kind, |_, _| true);
+            client.probe().unwrap();
+            let before = client.next;
+            assert_eq!(client.run(Until::Sent(100)).unwrap().echoed, 100, "{kind:?}");
+            assert_eq!(client.next - before, 100, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn what_a_server_swallows_is_lost() {
         let mut client = client(Kind::Plain, |count, _| count % 10 != 9);
-        let (tally, _) = client.run(Duration::from_millis(50)).unwrap();
+        let tally = client.run(Until::Passed(Duration::from_millis(50))).unwrap();
         assert!(tally.lost > 0);
         let ninth = (tally.echoed + tally.lost) / 10;
         assert!(tally.lost.abs_diff(ninth) <= 32, "{tally:?}");
@@ -312,7 +302,7 @@ mod tests {
             bytes[40] ^= u8::from(count == 20);
             true
         });
-        let error = client.run(Duration::from_secs(10)).unwrap_err();
-        assert_eq!(error.to_string(), "datagram 20 came back with other bytes in its word 5");
+        let error = client.run(Until::Passed(Duration::from_secs(10))).unwrap_err();
+        assert_eq!(error.to_string(), "message 20 came back with other bytes in its word 5");
     }
 }
