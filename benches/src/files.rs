@@ -13,8 +13,8 @@ use crate::{
     table::{Spread, Table, grouped},
 };
 
-mod place;
-mod process;
+pub mod place;
+pub mod process;
 
 use place::{Mover, Place, Run, TREE_FILES, What, find};
 

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 mod endure;
 mod files;
+mod growth;
 mod instructions;
 mod machine;
 mod peers;
@@ -44,6 +45,8 @@ enum Command {
     TcpMany(tcp_many::Options),
     /// Files: `file send` and `file receive` beside nginx with curl, socat and rsync.
     Files(files::Options),
+    /// How cost grows with layers, segments, the batch, threads, connections and the size of files.
+    Growth(growth::Options),
     /// Instructions an operation under callgrind, checked against the committed ceilings.
     Instructions(instructions::Options),
     /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
@@ -57,6 +60,12 @@ enum Command {
         /// The UDP port of 127.0.0.1 to listen on.
         port: u16,
     },
+    /// The TCP peer that `growth` starts.
+    #[command(hide = true)]
+    ServeConnections {
+        /// The TCP port of 127.0.0.1 to listen on.
+        port: u16,
+    },
 }
 
 fn main() -> ExitCode {
@@ -65,8 +74,12 @@ fn main() -> ExitCode {
         Command::Udp(options) => udp::run(&options),
         Command::TcpMany(options) => tcp_many::run(&options),
         Command::Files(options) => files::run(&options),
+        Command::Growth(options) => growth::run(&options),
         Command::Instructions(options) => instructions::run(&options),
         Command::Endure(options) => endure::run(&options),
+        Command::ServeConnections { port } => {
+            return finish(growth::serve_tokio(port).map(|()| true));
+        }
         Command::Serve { peer, port } => return finish(peers::serve(peer, port).map(|()| true)),
     };
     finish(outcome.and_then(|report| {

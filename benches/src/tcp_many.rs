@@ -310,8 +310,8 @@ pub fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// A descriptor a connection: the soft limit may be too low for that.
-fn raise_descriptor_limit() {
+/// A descriptor a connection: the soft limit may be too low for that. Gives what it is now.
+pub fn raise_descriptor_limit() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is writable, and the call keeps no pointer to it.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
@@ -319,6 +319,7 @@ fn raise_descriptor_limit() {
         // SAFETY: the structure is readable, and the call keeps no pointer to it.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
     }
+    limit.rlim_cur as usize
 }
 
 #[cfg(test)]
