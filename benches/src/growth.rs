@@ -112,7 +112,10 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         "seconds": pace.time.as_secs_f64(),
         "rows": found.rows,
         "skipped": found.skipped,
-        "versions": { "tokio": "1", "bytes": "1" },
+        "versions": {
+            "tokio": machine::crate_version("tokio"),
+            "bytes": machine::crate_version("bytes"),
+        },
     });
     Ok(Report { passed, figures })
 }

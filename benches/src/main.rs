@@ -2,23 +2,28 @@
 //! client, interleaved, several times, and prints medians with minimum and maximum.
 //!
 //! ```text
+//! cargo run --release --manifest-path benches/Cargo.toml -- all
+//! cargo run --release --manifest-path benches/Cargo.toml -- report
 //! cargo run --release --manifest-path benches/Cargo.toml -- udp
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
 //! cargo run --release --manifest-path benches/Cargo.toml -- files
+//! cargo run --release --manifest-path benches/Cargo.toml -- growth
 //! cargo run --release --manifest-path benches/Cargo.toml -- instructions
 //! cargo run --release --manifest-path benches/Cargo.toml -- endure --seconds 3600
 //! ```
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+mod all;
 mod endure;
 mod files;
 mod growth;
 mod instructions;
 mod machine;
 mod peers;
+mod report;
 mod row;
 mod server;
 mod table;
@@ -52,6 +57,10 @@ enum Command {
     /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
     /// may leak, hang, or come back wrong.
     Endure(endure::Options),
+    /// Every benchmark in turn; the figures of each go into a folder.
+    All(all::Options),
+    /// Makes `docs/benchmarks.md` and its pictures from the figures of a folder.
+    Report(report::Options),
     /// One of the peers, as the server that `udp` starts.
     #[command(hide = true)]
     Serve {
@@ -77,6 +86,8 @@ fn main() -> ExitCode {
         Command::Growth(options) => growth::run(&options),
         Command::Instructions(options) => instructions::run(&options),
         Command::Endure(options) => endure::run(&options),
+        Command::All(options) => return finish(all::run(&options, &Arguments::command())),
+        Command::Report(options) => return finish(report::run(&options).map(|()| true)),
         Command::ServeConnections { port } => {
             return finish(growth::serve_tokio(port).map(|()| true));
         }
