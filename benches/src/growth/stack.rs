@@ -83,7 +83,9 @@ fn point(
     batch: usize,
     x: usize,
 ) -> anyhow::Result<Point<'static>> {
-    let pool = Pool::builder().count(Class::Small, 1024).count(Class::K2, 1024).build()?;
+    let headroom = HEADER * LAYERS[LAYERS.len() - 1];
+    let pool = Pool::builder().count(Class::Small, 1024).count(Class::K2, 1024);
+    let pool = pool.headroom(headroom).build()?;
     let (mut stack, port_in, port_out) = build(&pool, way, layers)?;
     let mut packets = Batch::with_limit(batch);
     for _ in 0..batch {

@@ -104,7 +104,7 @@ impl Panel<'_> {
         for tick in ticks(end) {
             let line = [(at(tick), top), (at(tick), bottom + 2)];
             area.draw(&PathElement::new(line, GRID)).map_err(wrong)?;
-            text(area, &figure::short(tick), (at(tick), bottom + 5), 9, &FAINT, HPos::Center)?;
+            text(area, &figure::tick(tick), (at(tick), bottom + 5), 9, &FAINT, HPos::Center)?;
         }
         for (index, (name, row)) in self.bars.iter().enumerate() {
             let y = top + BAR as i32 * index as i32;

@@ -4,12 +4,12 @@ use plotters::{coord::combinators::BindKeyPoints, prelude::*, style::text_anchor
 
 use super::{
     figure,
-    parts::{groups, ours, what},
+    parts::{groups, what},
     picture::{Area, FAINT, GRID, INK, MARGIN, MBUF, font, sheet, text, width, wrong},
 };
 use crate::row::{Measure, Row};
 
-const HEIGHT: u32 = 250;
+const HEIGHT: u32 = 262;
 /// Of the lines of the others, and what marks their points is as dark.
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0xd9, 0x5f, 0x02),
@@ -33,8 +33,8 @@ pub fn draw(title: &str, axis: &str, rows: &[&Row]) -> anyhow::Result<String> {
     let panels = groups(rows.iter().map(|&row| ((&*row.case, row.measure), row)));
     let columns = if panels.len() == 1 { 1 } else { 2 };
     let lines = panels.len().div_ceil(columns);
-    // One colour for each name, on the whole picture.
-    let others = groups(rows.iter().filter(|row| !ours(row)).map(|row| (&*row.who, ())));
+    // One colour for each name, on the whole picture; a variant of ours is a line of its own.
+    let others = groups(rows.iter().filter(|row| row.who != "mbuf").map(|row| (&*row.who, ())));
     let names: Vec<&str> = others.into_iter().map(|group| group.0).collect();
     sheet(title, HEIGHT * lines as u32 + MARGIN, |area| {
         let (usable, _) = area.split_vertically(HEIGHT * lines as u32);
@@ -85,6 +85,7 @@ fn panel(
         .margin_top(38)
         .margin_right(18)
         .margin_left(4)
+        .margin_bottom(10)
         .x_label_area_size(38)
         .y_label_area_size(54)
         .build_cartesian_2d(
@@ -99,7 +100,7 @@ fn panel(
         .bold_line_style(GRID)
         .axis_style(GRID)
         .x_label_formatter(&|x| figure::place(axis, *x))
-        .y_label_formatter(&|y| figure::short(*y))
+        .y_label_formatter(&|y| figure::tick(*y))
         .label_style(small.clone())
         .axis_desc_style(font(11).color(&FAINT))
         .x_desc(label(axis))
@@ -107,7 +108,7 @@ fn panel(
         .draw()
         .map_err(wrong)?;
     // Ours last, so that it lies on top.
-    let (mine, theirs): (Vec<_>, Vec<_>) = sides.into_iter().partition(|side| ours(side.1[0]));
+    let (mine, theirs): (Vec<_>, Vec<_>) = sides.into_iter().partition(|side| side.0 == "mbuf");
     for (who, rows) in theirs.into_iter().chain(mine) {
         let colour = colour(who);
         let points: Vec<_> = rows

@@ -49,6 +49,20 @@ pub fn short(value: f64) -> String {
     }
 }
 
+/// The same without zeroes at the end, for a scale.
+pub fn tick(value: f64) -> String {
+    let text = short(value);
+    let (number, unit) = match text.split_once(' ') {
+        Some((number, unit)) => (number, format!(" {unit}")),
+        None => (&*text, String::new()),
+    };
+    let number = match number.contains('.') {
+        true => number.trim_end_matches('0').trim_end_matches('.'),
+        false => number,
+    };
+    number.to_owned() + &unit
+}
+
 /// `median (min–max)`, or the median alone where there was one round.
 pub fn spread(row: &Row) -> String {
     let show = |value| plain(scaled(row.measure, value));
@@ -99,6 +113,7 @@ mod tests {
         assert_eq!(short(7_012_345.0), "7.01 M");
         assert_eq!(short(230_400.0), "230 k");
         assert_eq!(short(9_000.0), "9,000");
+        assert_eq!([20_000.0, 0.25, 5.0, 100.0].map(tick), ["20 k", "0.25", "5", "100"]);
     }
 
     #[test]

@@ -218,20 +218,18 @@ fn others(page: &mut String, results: &Results) {
             continue;
         }
         any = true;
-        line(page, format_args!("{}:\n", part.title()));
-        let same = |(mine, ahead)| {
-            let mine: &Row = mine;
-            ((&*mine.case, mine.measure, &*mine.who), (mine, ahead))
-        };
-        for ((case, measure, who), places) in groups(losses.into_iter().map(same)) {
-            let each = places.iter().map(|(mine, ahead): &(&Row, Vec<&Row>)| {
-                let at = mine.x.map(|x| format!("at {}: ", figure::place(axis(mine), x)));
-                let ahead: Vec<_> =
-                    ahead.iter().map(|row| format!("{} {}", row.who, short(row))).collect();
-                format!("{}{}; {who} {}", at.unwrap_or_default(), ahead.join(", "), short(mine))
-            });
-            let each: Vec<_> = each.collect();
-            line(page, format_args!("- {case}, {}: {}", figure::title(measure), each.join("; ")));
+        line(page, format_args!("{}:", part.title()));
+        heading(page, &["case", "measure", "better", "ours"], 4);
+        let losses = losses.into_iter();
+        let placed = losses.map(|(mine, ahead)| ((&*mine.case, mine.measure), (mine, ahead)));
+        for ((case, measure), places) in groups(placed) {
+            let mine = places.iter().map(|place| place.0).collect();
+            // A peer that is ahead of several of ours is named once.
+            let ahead = groups(
+                places.iter().flat_map(|place| &place.1).map(|row| ((&row.who, row.x), *row)),
+            );
+            let ahead = ahead.into_iter().map(|group| group.1[0]).collect();
+            row(page, &[case.into(), figure::title(measure).into(), named(ahead), named(mine)]);
         }
         page.push('\n');
     }
@@ -240,8 +238,16 @@ fn others(page: &mut String, results: &Results) {
     }
 }
 
-fn short(row: &Row) -> String {
-    figure::plain(figure::scaled(row.measure, row.median))
+/// Rows with their names, by their places on the curve.
+fn named(rows: Vec<&Row>) -> String {
+    let places = groups(rows.into_iter().map(|row| (row.x, row)));
+    let each = places.into_iter().map(|(x, rows)| {
+        let at = x.map(|x| format!("at {}: ", figure::place(axis(rows[0]), x)));
+        let value = |row: &Row| figure::plain(figure::scaled(row.measure, row.median));
+        let rows: Vec<_> = rows.iter().map(|row| format!("{} {}", row.who, value(row))).collect();
+        at.unwrap_or_default() + &rows.join("; ")
+    });
+    each.collect::<Vec<_>>().join("; ")
 }
 
 fn list(page: &mut String, results: &Results, goals: &[Goal]) {
@@ -253,8 +259,8 @@ fn list(page: &mut String, results: &Results, goals: &[Goal]) {
     line(
         page,
         format_args!(
-            "{} are met, {} are not, {} were not measured. They were set before anything was \
-             measured, and are kept in `benches/goals.toml`.\n",
+            "{} are met, {} are not, {} were not measured; they are kept in \
+             `benches/goals.toml`.",
             count(|outcome| matches!(outcome, Outcome::Met(_))),
             count(|outcome| matches!(outcome, Outcome::NotMet(_))),
             count(|outcome| matches!(outcome, Outcome::NotMeasured(_))),

@@ -36,6 +36,10 @@ pub fn of(part: &Part) -> anyhow::Result<Vec<(String, String, String)>> {
     let points = part.points();
     for measure in measures(&points) {
         let rows: Vec<&Row> = points.iter().copied().filter(|row| row.measure == measure).collect();
+        if rows.len() < 2 {
+            // One bar says no more than its figure.
+            continue;
+        }
         let panels = bars::panels(&rows);
         let sheets: Vec<_> = bars::sheets(&panels).collect();
         for (index, sheet) in sheets.iter().enumerate() {
@@ -50,7 +54,7 @@ pub fn of(part: &Part) -> anyhow::Result<Vec<(String, String, String)>> {
         }
     }
     for (axis, rows) in part.axes() {
-        let title = format!("{}: against {}", part.title(), curves::label(axis));
+        let title = format!("{} with {}", part.title(), curves::label(axis));
         let svg = curves::draw(&title, axis, &rows)?;
         pictures.push((slug(&format!("{}-{axis}", part.name)), title, svg));
     }
