@@ -102,7 +102,8 @@ mod tests {
     }
 
     const SOME: &str = r#"{ "benchmark": "novel", "rounds": 3, "skipped": ["DPDK: not there"],
-        "versions": { "tokio": "1.2.3" }, "machine": { "kernel": "6", "processor": "P" },
+        "lost": [{ "who": "tokio", "messages": 7 }],
+        "versions": { "tokio": "1.2.3", "Box": null }, "machine": { "kernel": "6", "processor": "P" },
         "rows": [
           { "case": "echo", "who": "mbuf", "measure": "messages-per-second",
             "median": 1000, "min": 900, "max": 1500, "rounds": [900, 1000, 1500] },
@@ -133,6 +134,7 @@ mod tests {
             "](benchmarks/novel-layers.svg)",
             "Skipped: DPDK: not there.",
             "tokio 1.2.3",
+            "- lost: messages 7, who tokio",
             "`growth` was not measured",
         ] {
             assert!(page.contains(expected), "{expected} is not in\n{page}");

@@ -104,6 +104,9 @@ fn section(page: &mut String, part: &Part, pictures: &[(String, String)]) {
     for skipped in &part.skipped {
         line(page, format_args!("Skipped: {skipped}."));
     }
+    for (index, note) in part.notes.iter().enumerate() {
+        line(page, format_args!("{}- {note}", if index == 0 { "\n" } else { "" }));
+    }
     if part.rows.is_empty() {
         page.push_str("\nThere are no figures in its file.\n");
     }

@@ -90,6 +90,8 @@ pub struct Part {
     pub rows: Vec<Row>,
     pub skipped: Vec<String>,
     pub versions: BTreeMap<String, String>,
+    /// What else was found, in lists beside the rows.
+    pub notes: Vec<String>,
     /// What it was run with, of each file.
     pub options: Vec<String>,
     /// What it was run on, of each file.
@@ -104,7 +106,7 @@ struct File {
     #[serde(default)]
     skipped: Vec<String>,
     #[serde(default)]
-    versions: BTreeMap<String, String>,
+    versions: BTreeMap<String, Option<String>>,
     #[serde(default)]
     machine: BTreeMap<String, Value>,
     #[serde(flatten)]
@@ -145,13 +147,42 @@ fn add(parts: &mut Vec<Part>, file: File) {
     let part = &mut parts[at];
     part.rows.extend(file.rows);
     part.skipped.extend(file.skipped);
-    part.versions.extend(file.versions);
+    let known = |(name, version): (_, Option<_>)| Some((name, version?));
+    part.versions.extend(file.versions.into_iter().filter_map(known));
     part.machines.push(file.machine);
-    let plain = |(name, value): (String, Value)| match value {
-        Value::Number(_) | Value::Bool(_) | Value::String(_) => Some(format!("{name} {value}")),
+    let mut options = Vec::new();
+    for (name, value) in file.options {
+        match value {
+            Value::Array(list) => {
+                part.notes.extend(list.iter().filter_map(|item| note(&name, item)))
+            }
+            value => options.extend(plain(&value).map(|value| format!("{name} {value}"))),
+        }
+    }
+    part.options.push(options.join(", "));
+}
+
+/// A text, a number, or yes and no.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(yes) => Some(yes.to_string()),
         _ => None,
+    }
+}
+
+/// An item of a list, if it is plain, or an object of what is plain.
+fn note(list: &str, item: &Value) -> Option<String> {
+    let text = match item {
+        Value::Object(fields) => {
+            let fields =
+                fields.iter().map(|(name, value)| Some(format!("{name} {}", plain(value)?)));
+            fields.collect::<Option<Vec<_>>>()?.join(", ")
+        }
+        item => plain(item)?,
     };
-    part.options.push(file.options.into_iter().filter_map(plain).collect::<Vec<_>>().join(", "));
+    Some(format!("{list}: {text}"))
 }
 
 impl Part {
