@@ -9,15 +9,15 @@ use super::{
 };
 use crate::row::{Measure, Row};
 
-/// Panels on one picture at most, and bars.
-const MOST: usize = 16;
+/// Bars on one picture at most, so that it stays small.
+const MOST: usize = 48;
 /// Pixels, downwards: a panel's title, a bar with what is between it and the next, the scale.
 const HEAD: u32 = 24;
 const BAR: u32 = 18;
 const SCALE: u32 = 26;
 const SIZE: u32 = 11;
 /// A name longer than so many pixels takes a panel as wide as the picture.
-const LONG: i32 = 110;
+const LONG: i32 = 140;
 /// What a bar may be longer than the largest median, for the sake of a whisker.
 const BEYOND: f64 = 1.6;
 
@@ -43,9 +43,23 @@ pub fn panels<'a>(rows: &[&'a Row]) -> Vec<Panel<'a>> {
     panels
 }
 
-/// As many as fit on a picture each.
-pub fn sheets<'a, 'b>(panels: &'b [Panel<'a>]) -> impl Iterator<Item = &'b [Panel<'a>]> {
-    panels.chunks(MOST)
+/// As many as fit on a picture each; those of a picture are about as many as of the next.
+pub fn sheets<'a, 'b>(panels: &'b [Panel<'a>]) -> Vec<&'b [Panel<'a>]> {
+    let bars: usize = panels.iter().map(|panel| panel.bars.len()).sum();
+    let each = bars.div_ceil(bars.div_ceil(MOST).max(1));
+    let (mut sheets, mut rest) = (Vec::new(), panels);
+    while !rest.is_empty() {
+        let mut count = 0;
+        let fits = |panel: &&Panel<'_>| {
+            count += panel.bars.len();
+            count <= each
+        };
+        let fit = rest.iter().take_while(fits).count().max(1);
+        let (sheet, after) = rest.split_at(fit);
+        sheets.push(sheet);
+        rest = after;
+    }
+    sheets
 }
 
 impl Panel<'_> {
@@ -104,7 +118,7 @@ impl Panel<'_> {
         for tick in ticks(end) {
             let line = [(at(tick), top), (at(tick), bottom + 2)];
             area.draw(&PathElement::new(line, GRID)).map_err(wrong)?;
-            text(area, &figure::tick(tick), (at(tick), bottom + 5), 9, &FAINT, HPos::Center)?;
+            text(area, &figure::tick(tick), (at(tick), bottom + 4), 10, &FAINT, HPos::Center)?;
         }
         for (index, (name, row)) in self.bars.iter().enumerate() {
             let y = top + BAR as i32 * index as i32;
@@ -157,6 +171,16 @@ mod tests {
             let ticks = ticks(end);
             assert!((2..=5).contains(&ticks.len()), "{end}: {ticks:?}");
         }
+    }
+
+    #[test]
+    fn pictures_have_some_panels_each_and_none_is_lost() {
+        let row = Row::new("", "mbuf", Measure::Seconds, vec![1.0]);
+        let bars = |n| (0..n).map(|_| (String::new(), &row)).collect();
+        let panels = [40, 8, 1, 30, 100, 2].map(|n| Panel { title: String::new(), bars: bars(n) });
+        let counts: Vec<_> = sheets(&panels).iter().map(|sheet| sheet.len()).collect();
+        assert_eq!(counts, [1, 3, 1, 1]);
+        assert!(sheets(&[]).is_empty());
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub fn of(part: &Part) -> anyhow::Result<Vec<(String, String, String)>> {
             continue;
         }
         let panels = bars::panels(&rows);
-        let sheets: Vec<_> = bars::sheets(&panels).collect();
+        let sheets = bars::sheets(&panels);
         for (index, sheet) in sheets.iter().enumerate() {
             let mut name = format!("{}-{}", part.name, slug(measure.title()));
             let mut title = format!("{}: {}", part.title(), figure::title(measure));
@@ -100,8 +100,9 @@ pub fn text(
     area.draw_text(line, &style, at).map_err(wrong)
 }
 
+/// So many pixels; the library takes the height of a line for the size.
 pub fn font(size: u32) -> FontDesc<'static> {
-    FontDesc::new(FontFamily::SansSerif, f64::from(size), FontStyle::Normal)
+    FontDesc::new(FontFamily::SansSerif, f64::from(size) * 1.24, FontStyle::Normal)
 }
 
 /// About so many pixels wide.
