@@ -109,6 +109,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     }
     let figures = json!({
         "benchmark": "growth",
+        "rounds": pace.rounds,
         "seconds": pace.time.as_secs_f64(),
         "rows": found.rows,
         "skipped": found.skipped,

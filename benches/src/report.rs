@@ -161,6 +161,7 @@ mod tests {
         for (name, text) in make(&committed()).unwrap() {
             let there = fs::read_to_string(docs().join(&name)).unwrap_or_default();
             assert!(there == text, "docs/{name} is not what benches/results makes: run `report`");
+            assert!(!name.ends_with(".svg") || text.len() < 60 << 10, "docs/{name} is large");
         }
     }
 }

@@ -27,8 +27,8 @@ pub fn layers(pace: Pace) -> anyhow::Result<Vec<Row>> {
         }
         let mut measured = nanoseconds(&mut points, pace)?;
         let none = measured.remove(0);
-        rows.extend(measured.iter().map(|row| each(row, &none)));
-        rows.extend(measured);
+        let added: Vec<_> = measured.iter().map(|row| each(row, &none)).collect();
+        rows.extend(measured.into_iter().chain(added));
     }
     Ok(rows)
 }

@@ -174,7 +174,7 @@ fn measure(measure: Measure) -> &'static str {
 fn curve(page: &mut String, measure: Measure, rows: &[&Row]) {
     let sides = groups(rows.iter().map(|&row| (&*row.who, ())));
     let compared = rows.iter().any(|row| !ours(row));
-    line(page, format_args!("\n{}: {}\n", what(rows[0]), figure::title(measure)));
+    line(page, format_args!("\n{}: {}", what(rows[0]), figure::title(measure)));
     let mut heads = vec![axis(rows[0])];
     heads.extend(sides.iter().map(|side| side.0));
     heads.extend(compared.then_some("beside the best of the others"));

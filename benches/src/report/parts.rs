@@ -70,8 +70,8 @@ pub const KNOWN: [Known; 9] = [
     Known {
         name: "growth",
         title: "How cost grows",
-        about: "Both axes of each picture are logarithmic: a straight line that rises by 45° is a \
-                cost in proportion.",
+        about: "Both axes of each picture are logarithmic. What a layer costs is what it adds to a \
+                stack of none, and batches are of 32 packets there.",
     },
 ];
 
