@@ -35,8 +35,7 @@ pub fn plain(value: f64) -> String {
         size if size >= 0.9995 => 2,
         _ => 3,
     };
-    let text = grouped(value.abs(), digits);
-    if value < 0.0 { format!("-{text}") } else { text }
+    grouped(value, digits)
 }
 
 /// The same in as little room as possible: `7.01 M`.
