@@ -6,14 +6,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    Report, server,
+    Report,
+    row::{Measure, Row},
+    server,
     table::{Spread, Table, grouped},
 };
 
-mod place;
+pub mod place;
 pub mod process;
 
 use place::{Mover, Place, Run, TREE_FILES, What, find};
@@ -26,12 +28,15 @@ pub struct Options {
     /// Rounds. Each takes every program once.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// A tree of 10,000 files of 1 KiB, not one large file. On ext4, not within five minutes of an
-    /// earlier run, which has removed many files: creating new ones is slow meanwhile.
+    /// One large file. So it is if nothing else is asked for.
+    #[arg(long)]
+    large: bool,
+    /// A tree of 10,000 files of 1 KiB. On ext4, not within five minutes of an earlier run, which
+    /// has removed many files: creating new ones is slow meanwhile.
     #[arg(long)]
     tree: bool,
-    /// The peak memory of our two ends, with the tree and with a tar stream from a pipe, not one
-    /// large file. Exit status 1 if it is not below the pool and 32 MiB.
+    /// The peak memory of our two ends, with the tree and with a tar stream from a pipe. Exit status
+    /// 1 if it is not below the pool and 32 MiB.
     #[arg(long)]
     memory: bool,
     /// All three, 64 MiB, one round: whether all of it works and the memory is bounded, not how
@@ -80,7 +85,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let (size, rounds) = if options.quick { (64 << 20, 1) } else { (options.size, options.rounds) };
     ensure!(size > 0 && rounds > 0, "nothing to do");
     let (tree, memory) = (options.tree || options.quick, options.memory || options.quick);
-    let file = options.quick || !(tree || memory);
+    let file = options.large || options.quick || !(tree || memory);
     let program = server::example_program("file", options.file.as_deref())?;
     process::end_orderly();
 
@@ -90,8 +95,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         let there = |mover: &Mover| {
             let missing = mover.programs().iter().find_map(|program| find(program).err());
             if let Some(error) = &missing {
-                println!("skipped: {}: {error}", mover.name());
-                skipped.push(mover.name());
+                let words = format!("{}: {error}", mover.who());
+                println!("skipped: {words}");
+                skipped.extend((!skipped.contains(&words)).then_some(words));
             }
             missing.is_none()
         };
@@ -104,10 +110,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         passed = false;
     }
 
-    let mut figures = json!({
-        "benchmark": "files", "bytes": size, "rounds": rounds, "pool_bytes": options.pool,
-        "skipped": skipped,
-    });
+    let mut rows = Vec::new();
     let places = [("tmpfs", &options.tmpfs), ("disk", &options.disk)];
     for (name, parent) in places {
         let kept = if name == "disk" { small.len() * rounds + 1 } else { 0 };
@@ -118,32 +121,48 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         let place = Place::make(parent, &program, options.pool, size)?;
         if file {
             let runs = place.rounds(What::File, &large, rounds)?;
-            println!(
-                "{name}: one file of {} MiB; rounds: {rounds}; median (minimum-maximum)\n",
-                grouped(size as f64 / MIB, 0)
-            );
-            figures["file"][name] = show(&large, &runs, ("GB", size as f64 / 1e9));
+            let case = format!("a file of {} MiB, {name}", grouped(size as f64 / MIB, 0));
+            println!("{case}; rounds: {rounds}; median (minimum-maximum)\n");
+            show(&large, &runs, ("GB", size as f64 / 1e9));
+            rows.extend(as_rows(&case, &large, &runs));
         }
         if tree {
             let runs = place.rounds(What::Tree, &small, rounds)?;
-            println!(
-                "{name}: {} files of 1 KiB; rounds: {rounds}; median (minimum-maximum)\n",
-                grouped(TREE_FILES as f64, 0)
-            );
-            figures["tree"][name] = show(&small, &runs, ("files", TREE_FILES as f64));
+            let case = format!("{} files of 1 KiB, {name}", grouped(TREE_FILES as f64, 0));
+            println!("{case}; rounds: {rounds}; median (minimum-maximum)\n");
+            show(&small, &runs, ("files", TREE_FILES as f64));
+            rows.extend(as_rows(&case, &small, &runs));
         }
         if memory {
             let (within, peaks) = peaks(&place, name, options.pool)?;
-            figures["memory"][name] = peaks;
+            rows.extend(peaks);
             passed &= within;
         }
     }
+    let figures = json!({
+        "benchmark": "files", "bytes": size, "rounds": rounds, "pool_bytes": options.pool,
+        "skipped": skipped, "rows": rows,
+    });
     Ok(Report { passed, figures })
 }
 
-/// Prints a table of what was measured of each mover, and gives it with all rounds. `amount` says
-/// what was moved in a run: what that is counted in, and how many of it.
-fn show(movers: &[Mover], runs: &[Vec<Run>], amount: (&str, f64)) -> Value {
+/// The figures of each mover.
+fn as_rows(case: &str, movers: &[Mover], runs: &[Vec<Run>]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (mover, runs) in movers.iter().zip(runs) {
+        let mut add = |measure, figure: fn(&Run) -> f64| {
+            rows.push(Row::new(case, &mover.who(), measure, runs.iter().map(figure).collect()));
+        };
+        add(Measure::Seconds, |run| run.seconds);
+        add(Measure::CpuSeconds, |run| run.sender.cpu + run.receiver.cpu);
+        add(Measure::PeakBytes, |run| run.sender.peak.max(run.receiver.peak) as f64);
+    }
+    rows
+}
+
+/// Prints a table of what was measured of each mover. `amount` says what was moved in a run: what
+/// that is counted in, and how many of it.
+fn show(movers: &[Mover], runs: &[Vec<Run>], amount: (&str, f64)) {
     let (unit, amount) = amount;
     let decimals = if amount > 1000.0 { 0 } else { 2 };
     let rate = format!("{unit}/s");
@@ -157,7 +176,6 @@ fn show(movers: &[Mover], runs: &[Vec<Run>], amount: (&str, f64)) -> Value {
         "peak MiB",
         "verified",
     ]);
-    let mut figures = Vec::new();
     for (mover, runs) in movers.iter().zip(runs) {
         let spread = |figure: &dyn Fn(&Run) -> f64| Spread::of(runs.iter().map(figure));
         let seconds = spread(&|run| run.seconds);
@@ -181,35 +199,16 @@ fn show(movers: &[Mover], runs: &[Vec<Run>], amount: (&str, f64)) -> Value {
             }),
             mover.verifies().into(),
         ]);
-        let one = |run: &Run| {
-            json!({
-                "seconds": run.seconds,
-                "sender_cpu_seconds": run.sender.cpu,
-                "receiver_cpu_seconds": run.receiver.cpu,
-            })
-        };
-        figures.push(json!({
-            "by": mover.name(),
-            "seconds": seconds.json(),
-            (format!("{}_per_second", unit.to_lowercase())): rate.json(),
-            "sender_cpu_seconds": sender.json(),
-            "receiver_cpu_seconds": receiver.json(),
-            "cpu_seconds": both.json(),
-            "peak_resident_bytes": peaks,
-            "verified": mover.verifies(),
-            "rounds": runs.iter().map(one).collect::<Vec<_>>(),
-        }));
     }
     println!("{table}");
-    figures.into()
 }
 
 /// The peak memory of both our ends, for what could take much of it, and whether it is bounded.
-fn peaks(place: &Place, name: &str, pool: u64) -> anyhow::Result<(bool, Value)> {
+fn peaks(place: &Place, name: &str, pool: u64) -> anyhow::Result<(bool, Vec<Row>)> {
     let limit = pool + BESIDE_POOL;
     println!("{name}: peak resident memory in MiB; {}\n", USUAL.name());
     let mut table = Table::new(["what", "sender", "receiver", "limit"]);
-    let mut figures = Vec::new();
+    let mut rows = Vec::new();
     let mut within = true;
     for (what, shown) in [
         (What::Tree, format!("{} files of 1 KiB", grouped(TREE_FILES as f64, 0))),
@@ -219,18 +218,17 @@ fn peaks(place: &Place, name: &str, pool: u64) -> anyhow::Result<(bool, Value)> 
         let Run { sender, receiver, .. } = runs[0][0];
         within &= sender.peak.max(receiver.peak) < limit;
         table.row([shown.clone(), mib(sender.peak), mib(receiver.peak), mib(limit)]);
-        figures.push(json!({
-            "what": shown,
-            "sender_peak_resident_bytes": sender.peak,
-            "receiver_peak_resident_bytes": receiver.peak,
-            "limit_bytes": limit,
-        }));
+        for (end, usage) in [("sender", sender), ("receiver", receiver)] {
+            let case = format!("memory of the {end}: {shown}, {name}");
+            let peak = vec![usage.peak as f64];
+            rows.push(Row::new(&case, &USUAL.who(), Measure::PeakBytes, peak));
+        }
     }
     println!("{table}");
     if !within {
         println!("FAILED: the memory is not below the limit\n");
     }
-    Ok((within, figures.into()))
+    Ok((within, rows))
 }
 
 fn mib(bytes: u64) -> String {

@@ -1,6 +1,6 @@
 //! What the figures were taken on, and which core a thread runs on.
 
-use std::{fs, io};
+use std::{fs, io, process::Command};
 
 use serde_json::{Value, json};
 
@@ -35,7 +35,31 @@ pub fn end_with_parent() -> io::Result<()> {
     }
 }
 
-/// The processor, the number of cores, the kernel.
+/// The version of a crate that this program is built with, or `unknown`.
+pub fn crate_version(name: &str) -> &'static str {
+    let lock = include_str!("../Cargo.lock");
+    let after = lock.split_once(&format!("name = \"{name}\"\nversion = \""));
+    after.and_then(|(_, after)| after.split_once('"')).map_or("unknown", |(version, _)| version)
+}
+
+/// What a program prints, in one line, or `unknown`.
+fn says(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.output().ok().filter(|output| output.status.success());
+    let printed = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    printed.unwrap_or_else(|| "unknown".into())
+}
+
+/// The commit that is measured, and whether the tree is another one beside the figures and report.
+fn commit() -> String {
+    let figures = [":/", ":(top,exclude)benches/results", ":(top,exclude)docs"];
+    let status: Vec<_> = ["status", "--porcelain", "--"].into_iter().chain(figures).collect();
+    let head = says("git", &["rev-parse", "--short=10", "HEAD"]);
+    if says("git", &status).is_empty() { head } else { head + " with changes" }
+}
+
+/// The processor, the number of cores, the kernel, the compiler, and what is measured.
 pub fn describe() -> Value {
     let line = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -47,5 +71,18 @@ pub fn describe() -> Value {
         "processor": processor,
         "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
         "kernel": line("/proc/sys/kernel/osrelease"),
+        "compiler": says("rustc", &["--version"]),
+        "commit": commit(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_those_of_the_lock_file() {
+        assert!(crate_version("tokio").starts_with("1."));
+        assert_eq!(crate_version("no-such-crate"), "unknown");
+    }
 }

@@ -2,12 +2,15 @@
 //! client, interleaved, several times, and prints medians with minimum and maximum.
 //!
 //! ```text
+//! cargo run --release --manifest-path benches/Cargo.toml -- all
+//! cargo run --release --manifest-path benches/Cargo.toml -- report
 //! cargo run --release --manifest-path benches/Cargo.toml -- udp
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp
 //! cargo run --release --manifest-path benches/Cargo.toml -- latency
 //! cargo run --release --manifest-path benches/Cargo.toml -- counts
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
 //! cargo run --release --manifest-path benches/Cargo.toml -- files
+//! cargo run --release --manifest-path benches/Cargo.toml -- growth
 //! cargo run --release --manifest-path benches/Cargo.toml -- instructions
 //! cargo run --release --manifest-path benches/Cargo.toml -- micro
 //! cargo run --release --manifest-path benches/Cargo.toml -- endure --seconds 3600
@@ -15,18 +18,21 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+mod all;
 mod client;
 mod counts;
 mod endure;
 mod files;
+mod growth;
 mod instructions;
 mod latency;
 mod lineup;
 mod machine;
 mod micro;
 mod peers;
+mod report;
 mod row;
 mod server;
 mod table;
@@ -60,6 +66,8 @@ enum Command {
     TcpMany(tcp_many::Options),
     /// Files: `file send` and `file receive` beside nginx with curl, socat and rsync.
     Files(files::Options),
+    /// How cost grows with layers, segments, the batch, threads, connections and the size of files.
+    Growth(growth::Options),
     /// Instructions an operation under callgrind, checked against the committed ceilings.
     Instructions(instructions::Options),
     /// Buffers and parsing, in nanoseconds, beside DPDK, C by hand and crates.
@@ -67,6 +75,10 @@ enum Command {
     /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
     /// may leak, hang, or come back wrong.
     Endure(endure::Options),
+    /// Every benchmark in turn; the figures of each go into a folder.
+    All(all::Options),
+    /// Makes `docs/benchmarks.md` and its pictures from the figures of a folder.
+    Report(report::Options),
     /// One of the peers that are written here, as the server that is measured.
     #[command(hide = true)]
     Serve {
@@ -87,12 +99,15 @@ fn main() -> ExitCode {
         Command::Counts(options) => counts::run(&options),
         Command::TcpMany(options) => tcp_many::run(&options),
         Command::Files(options) => files::run(&options),
+        Command::Growth(options) => growth::run(&options),
         Command::Instructions(options) => instructions::run(&options),
         Command::Micro(options) => micro::run(&options),
         Command::Endure(options) => endure::run(&options),
         Command::Serve { peer, transport, port } => {
             return finish(peers::serve(peer, transport, port).map(|()| true));
         }
+        Command::All(options) => return finish(all::run(&options, &Arguments::command())),
+        Command::Report(options) => return finish(report::run(&options).map(|()| true)),
     };
     finish(outcome.and_then(|report| {
         if let Some(path) = &arguments.json {

@@ -148,15 +148,9 @@ fn crates() -> Value {
         ("smoltcp", "smoltcp"),
         ("etherparse", "etherparse"),
     ] {
-        versions[who] = locked(package).into();
+        versions[who] = machine::crate_version(package).into();
     }
     versions
-}
-
-fn locked(package: &str) -> Option<&'static str> {
-    let name = format!("name = \"{package}\"");
-    let mut lines = include_str!("../Cargo.lock").lines().skip_while(|line| **line != *name);
-    lines.nth(1)?.strip_prefix("version = \"")?.strip_suffix('"')
 }
 
 #[cfg(test)]

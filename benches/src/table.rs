@@ -44,8 +44,11 @@ impl Spread {
     }
 }
 
-/// A number that is not negative, with its thousands set apart: 1,234,567.8.
+/// A number with its thousands set apart: 1,234,567.8.
 pub fn grouped(value: f64, decimals: usize) -> String {
+    if value < 0.0 {
+        return format!("-{}", grouped(-value, decimals));
+    }
     let text = format!("{value:.decimals$}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let mut out = String::new();
@@ -123,6 +126,7 @@ mod tests {
     fn thousands_are_set_apart() {
         assert_eq!(grouped(0.0, 0), "0");
         assert_eq!(grouped(999.0, 0), "999");
+        assert_eq!(grouped(-123.0, 0), "-123");
         assert_eq!(grouped(1000.25, 1), "1,000.2");
         assert_eq!(grouped(123_456.0, 0), "123,456");
         assert_eq!(grouped(1_234_567.0, 0), "1,234,567");

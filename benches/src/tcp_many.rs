@@ -17,11 +17,12 @@ use serde_json::json;
 
 use crate::{
     Report, machine,
+    row::{Measure, Row},
     server::{self, Server},
     table::grouped,
 };
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Options {
     /// Connections, all at once.
     #[arg(long, default_value_t = 1000)]
@@ -44,6 +45,9 @@ pub struct Options {
     /// Exit status 1 if nothing at all has moved for so many seconds.
     #[arg(long, default_value_t = 20)]
     patience: u64,
+    /// 100 connections of 64 KiB each: whether it works.
+    #[arg(long)]
+    quick: bool,
     /// A build of the example `echo` to be measured, in place of the one of this tree.
     #[arg(long, value_name = "PROGRAM")]
     echo: Option<PathBuf>,
@@ -53,6 +57,8 @@ pub struct Options {
 const READ: usize = 65536;
 
 pub fn run(options: &Options) -> anyhow::Result<Report> {
+    let quick = Options { connections: 100, bytes: 1 << 16, ..options.clone() };
+    let options = if options.quick { &quick } else { options };
     ensure!(options.connections > 0 && options.bytes > 0 && options.piece > 0, "nothing to do");
     raise_descriptor_limit();
     let echo = server::example_program("echo", options.echo.as_deref())?;
@@ -98,6 +104,18 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     if !passed {
         println!("FAILED: the server's memory is not below the limit");
     }
+    let case = format!(
+        "{} connections, {} bytes echoed by each",
+        grouped(options.connections as f64, 0),
+        grouped(options.bytes as f64, 0)
+    );
+    let row = |measure, figure| Row::new(&case, "mbuf", measure, vec![figure]);
+    let rows = [
+        row(Measure::Seconds, elapsed.as_secs_f64()),
+        row(Measure::BytesPerSecond, total / elapsed.as_secs_f64()),
+        row(Measure::CpuSeconds, cpu),
+        row(Measure::PeakBytes, peak as f64),
+    ];
     let figures = json!({
         "benchmark": "tcp-many",
         "connections": options.connections,
@@ -105,11 +123,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         "piece": options.piece,
         "seed": options.seed,
         "memory": options.memory,
-        "seconds": elapsed.as_secs_f64(),
         "seconds_connecting": connecting.as_secs_f64(),
-        "server_cpu_seconds": cpu,
-        "server_peak_resident_bytes": peak,
         "limit_bytes": limit,
+        "rows": rows,
     });
     Ok(Report { passed, figures })
 }
@@ -310,8 +326,8 @@ pub fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// A descriptor a connection: the soft limit may be too low for that.
-fn raise_descriptor_limit() {
+/// A descriptor a connection: the soft limit may be too low for that. Gives what it is now.
+pub fn raise_descriptor_limit() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is writable, and the call keeps no pointer to it.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
@@ -319,6 +335,7 @@ fn raise_descriptor_limit() {
         // SAFETY: the structure is readable, and the call keeps no pointer to it.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
     }
+    limit.rlim_cur as usize
 }
 
 #[cfg(test)]

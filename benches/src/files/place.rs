@@ -56,6 +56,15 @@ impl Mover {
         }
     }
 
+    /// What the same program is called in every benchmark; ours with what makes it another one.
+    pub fn who(self) -> String {
+        match self {
+            Mover::Mbuf { .. } | Mover::Tar | Mover::Socat => self.name(),
+            Mover::NginxCurl => "nginx + curl".into(),
+            Mover::Rsync => "rsync".into(),
+        }
+    }
+
     pub fn is_ours(self) -> bool {
         matches!(self, Mover::Mbuf { .. })
     }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::server;
+use crate::{machine::crate_version, server};
 
 mod c;
 mod rust;
@@ -92,9 +92,9 @@ impl Peer {
     /// What is measured: its release, or that of the compiler it is built with.
     fn version(self) -> anyhow::Result<String> {
         match self {
-            Peer::Mbuf | Peer::MbufBusy => locked("mbuf"),
-            Peer::Tokio => locked("tokio"),
-            Peer::Mio => locked("mio"),
+            Peer::Mbuf | Peer::MbufBusy => Ok(crate_version("mbuf").to_owned()),
+            Peer::Tokio => Ok(crate_version("tokio").to_owned()),
+            Peer::Mio => Ok(crate_version("mio").to_owned()),
             Peer::Recvfrom => Ok("std".to_owned()),
             Peer::Epoll | Peer::Mmsg | Peer::Gso => printed("cc", "--version", ""),
             Peer::Socat => {
@@ -203,17 +203,6 @@ impl Peers {
     }
 }
 
-/// The version of a crate that this program was built with.
-fn locked(name: &str) -> anyhow::Result<String> {
-    version_in(include_str!("../../Cargo.lock"), name)
-        .with_context(|| format!("Cargo.lock has no `{name}`"))
-}
-
-fn version_in(lock: &str, name: &str) -> Option<String> {
-    let (_, after) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
-    Some(after.split_once('"')?.0.to_owned())
-}
-
 /// What a program says of its version: the line with the label, without it and without a date.
 fn printed(program: &str, option: &str, label: &str) -> anyhow::Result<String> {
     let output = Command::new(program)
@@ -232,11 +221,6 @@ mod tests {
 
     #[test]
     fn versions_are_found() {
-        let lock = "[[package]]\nname = \"tokio-macros\"\nversion = \"2.0\"\n\n\
-                    [[package]]\nname = \"tokio\"\nversion = \"1.2.3\"\n";
-        assert_eq!(version_in(lock, "tokio").as_deref(), Some("1.2.3"));
-        assert_eq!(version_in(lock, "mio"), None);
-        assert!(locked("mbuf").is_ok());
         assert!(printed("no-such-program", "-V", "").is_err());
         assert_eq!(printed("echo", "v two on Monday", "v ").unwrap(), "two");
     }
