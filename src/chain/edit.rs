@@ -4,11 +4,12 @@ use std::mem;
 
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{Chain, MAX_LEN};
+use super::{Chain, MAX_LEN, make::alloc_batch};
 use crate::{
     error::{Error, Rejected, Result},
     mbuf::{Run, Storage},
     pool::{Class, Event},
+    queue::Batch,
 };
 
 impl Chain {
@@ -451,6 +452,40 @@ impl Chain {
         }
         tail.inherit_meta(&self.run);
         Ok(Chain { run: tail })
+    }
+
+    /// Takes chains of `n` bytes off the front, as long as more are left, and adds them to the
+    /// batch: for datagrams that arrived joined. Each has the metadata, and room only as far as its
+    /// own bytes reach.
+    ///
+    /// # Errors
+    /// [`Error::NoBuffers`]: what was taken off so far is in the batch.
+    #[cfg_attr(feature = "census", track_caller)]
+    pub(crate) fn split_fronts(&mut self, n: usize, batch: &mut Batch) -> Result<()> {
+        let fronts = self.len().saturating_sub(1) / n;
+        if fronts > 0 && self.run.is_single() && self.run.head().storage().cluster().is_some() {
+            let mbuf = self.run.head_mut();
+            let before = batch.len();
+            if mbuf.regain()
+                && mbuf.stripped() == 0
+                && alloc_batch(mbuf.pool(), Class::Small, 0, fronts, batch).is_ok()
+            {
+                mbuf.add_holders(fronts as u32);
+                for front in batch.iter_mut().skip(before) {
+                    self.run.head_mut().hand_front(front.run.head_mut(), n);
+                    front.run.set_totals(n, 1);
+                    front.run.inherit_meta(&self.run);
+                    front.note(Event::Split);
+                }
+                self.run.set_totals(self.len() - fronts * n, 1);
+                return Ok(());
+            }
+        }
+        for _ in 0..fronts {
+            let rest = self.split_off(n)?;
+            batch.push(mem::replace(self, rest));
+        }
+        Ok(())
     }
 
     /// Joins `other` at the end; this chain's metadata stays (m_cat). O(1).

@@ -9,7 +9,7 @@ use crate::{
         Run,
         external::{self, External, ExternalMut, Opaque},
     },
-    pool::{Alloc, Class, Pool, Receiver},
+    pool::{Alloc, Class, Inner, Pool, Receiver},
     queue::Batch,
 };
 
@@ -169,30 +169,7 @@ impl Pool {
         n: usize,
         batch: &mut Batch,
     ) -> Result<()> {
-        for class in [Class::Small, class] {
-            if n > self.inner().total(class) {
-                return Err(Error::NoBuffers { class });
-            }
-        }
-        let chains = batch.reserve(n);
-        let before = chains.len();
-        let mut left = n;
-        while left > 0 {
-            left -= Run::alloc_cached(self.inner(), class, headroom, left, chains, Chain::from_run);
-            if left == 0 {
-                break;
-            }
-            // Which also fills the cache.
-            match self.chain_in(class, headroom) {
-                Ok(chain) => chains.push(chain),
-                Err(error) => {
-                    chains.truncate(before);
-                    return Err(error);
-                }
-            }
-            left -= 1;
-        }
-        Ok(())
+        alloc_batch(self.inner(), class, headroom, n, batch)
     }
 
     /// A chain over bytes that someone else owns, read-only, without copying them. One heap
@@ -333,6 +310,41 @@ impl Receiver {
     pub fn chain_in(&self, class: Class, headroom: usize) -> Result<Chain> {
         Ok(Chain::from_run(Run::alloc(self, class, headroom)?))
     }
+}
+
+/// As [`Pool::alloc_batch_in`].
+#[cfg_attr(feature = "census", track_caller)]
+pub(super) fn alloc_batch(
+    pool: &Inner,
+    class: Class,
+    headroom: usize,
+    n: usize,
+    batch: &mut Batch,
+) -> Result<()> {
+    for class in [Class::Small, class] {
+        if n > pool.total(class) {
+            return Err(Error::NoBuffers { class });
+        }
+    }
+    let chains = batch.reserve(n);
+    let before = chains.len();
+    let mut left = n;
+    while left > 0 {
+        left -= Run::alloc_cached(pool, class, headroom, left, chains, Chain::from_run);
+        if left == 0 {
+            break;
+        }
+        // Which also fills the cache.
+        match Run::alloc(pool, class, headroom) {
+            Ok(run) => chains.push(Chain::from_run(run)),
+            Err(error) => {
+                chains.truncate(before);
+                return Err(error);
+            }
+        }
+        left -= 1;
+    }
+    Ok(())
 }
 
 #[inline(always)]

@@ -491,6 +491,27 @@ impl Mbuf {
         blank.flags.insert(self.flags.intersection(inherited));
     }
 
+    /// Gives up its first `n` bytes, and the room before them, to `blank`: both stay private within
+    /// their new bounds.
+    ///
+    /// The caller has counted the new holder ([`Mbuf::add_holders`]). `blank` is inline, empty, and
+    /// from the same pool; this mbuf is a private one in a cluster.
+    #[inline]
+    pub(crate) fn hand_front(&mut self, blank: &mut Mbuf, n: usize) {
+        assert!(n <= self.len() && self.storage.cluster().is_some(), "not there to be handed on");
+        assert!(self.pool == blank.pool && blank.storage == Storage::Inline && blank.len == 0);
+        assert!(self.flags.contains(Flags::COUNTED) && self.stripped == 0);
+        assert!(!self.flags.intersects(Flags::ALIASED | Flags::READONLY), "not private");
+        let end = self.off + n as u32;
+        blank.base = self.base;
+        blank.storage = self.storage;
+        (blank.lo, blank.off, blank.len, blank.hi) = (self.lo, self.off, n as u32, end);
+        blank.flags.insert(Flags::COUNTED);
+        self.lo = end;
+        self.off = end;
+        self.len -= n as u32;
+    }
+
     /// Counts `n` further holders of the storage, which is not inline.
     #[inline]
     pub(crate) fn add_holders(&mut self, n: u32) {

@@ -138,7 +138,8 @@ impl Receiving {
         room: usize,
         posted: usize,
     ) -> Result<(), ReadError> {
-        let most = (room / self.fan_out).clamp(1, posted);
+        // One more than is expected, at least: so it is known when there is no other.
+        let most = (room / self.fan_out).max(2).min(posted);
         let control = matches!(shared.kind, Kind::Udp { .. });
         let messages = self.inbox.recv(fd, most, control).map_err(ReadError::Call)?;
         shared.stats.receive_calls += 1;
@@ -199,28 +200,26 @@ impl Receiving {
         self.unsplit.push_back(Unsplit { chain, segment: usize::from(segment) });
     }
 
-    /// Splits messages into datagrams, each of which has the metadata of the whole. Answers whether
-    /// all could be: what could not, for want of mbufs, waits, in order.
+    /// Splits messages into datagrams, each of which has the metadata of the whole: one message at
+    /// least, and then until the batch has what it asks for. Answers whether it could: what could
+    /// not be split for want of mbufs waits, in order.
     fn split(&mut self, shared: &mut Shared, batch: &mut Batch) -> bool {
-        while let Some(Unsplit { mut chain, segment }) = self.unsplit.pop_front() {
-            let mut datagrams = 1;
-            while segment > 0 && chain.len() > segment {
-                match chain.split_off(segment) {
-                    Ok(rest) => {
-                        hand_on(std::mem::replace(&mut chain, rest), shared, batch);
-                        datagrams += 1;
-                    }
-                    Err(_) => {
-                        self.unsplit.push_front(Unsplit { chain, segment });
-                        return false;
-                    }
-                }
+        let first = batch.len();
+        let mut before = first;
+        while (before == first || batch.room() > 0)
+            && let Some(Unsplit { mut chain, segment }) = self.unsplit.pop_front()
+        {
+            let len = chain.len();
+            if segment > 0 && chain.split_fronts(segment, batch).is_err() {
+                count(batch.len() - before, len - chain.len(), shared);
+                self.unsplit.push_front(Unsplit { chain, segment });
+                return false;
             }
-            hand_on(chain, shared, batch);
-            if segment > 0 {
-                shared.stats.joined += 1;
-            }
-            self.fan_out = datagrams;
+            batch.push(chain);
+            self.fan_out = batch.len() - before;
+            count(self.fan_out, len, shared);
+            shared.stats.joined += u64::from(segment > 0);
+            before = batch.len();
         }
         true
     }
@@ -268,10 +267,10 @@ impl Receiving {
     }
 }
 
-fn hand_on(chain: Chain, shared: &mut Shared, batch: &mut Batch) {
-    shared.stats.received += 1;
-    shared.stats.received_bytes += chain.len() as u64;
-    batch.push(chain);
+/// Counts what was received.
+fn count(datagrams: usize, bytes: usize, shared: &mut Shared) {
+    shared.stats.received += datagrams as u64;
+    shared.stats.received_bytes += bytes as u64;
 }
 
 /// The bytes in a buffer of their own: a small mbuf if that holds them behind its headroom, else a

@@ -37,6 +37,12 @@ pub trait Port: Source + Sink + event::Source + Send + fmt::Debug {
         false
     }
 
+    /// Whether epoll(7) tells of room for more whenever something that was sent has left, wanted or
+    /// not. It is then asked to only while a send waits for room.
+    fn tells_of_every_send(&self) -> bool {
+        false
+    }
+
     /// Tells the peer that nothing more will come, and answers whether the peer's own end is to be
     /// waited for (a stream) or there is no such thing.
     ///
@@ -99,6 +105,10 @@ impl Port for Stream {
 impl Port for Datagram {
     fn is_drained(&self) -> bool {
         Datagram::is_drained(self)
+    }
+
+    fn tells_of_every_send(&self) -> bool {
+        true
     }
 
     fn count(&self, counts: &mut PortCounts) {

@@ -10,7 +10,6 @@ use mio::Token;
 
 use super::{
     CloseReason, KIND_BITS, LISTENER, LOW_WATER, PORT_BITS, Reactor, SESSION, session::Served,
-    sessions::token,
 };
 use crate::io::{
     faults::{self, Call},
@@ -162,7 +161,7 @@ impl Reactor {
         let was_starving = session.starving;
         let served = session.serve(&mut self.drive);
         if faults::deceived() {
-            session.ask_again(&self.drive.registry, |port| token(index, port));
+            session.ask_again(&self.drive.registry);
         }
         self.cached = true;
         if !session.keeping && session.keeps_buffers() {

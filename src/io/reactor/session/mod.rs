@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What a port is watched for, as long as it is open.
-const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// What the serving of all sessions has in common.
 pub(super) struct Drive {
@@ -46,6 +46,9 @@ pub(super) enum Served {
 struct Slot {
     /// `None` when the port has been closed.
     port: Option<Box<dyn Port>>,
+    token: Token,
+    /// What the system is to tell of it.
+    interest: Interest,
     /// An edge was seen, and no "would block" since.
     readable: bool,
     writable: bool,
@@ -100,7 +103,13 @@ impl Session {
         let slots = ports
             .into_iter()
             .map(|port| Slot {
+                interest: if connected && port.tells_of_every_send() {
+                    Interest::READABLE
+                } else {
+                    BOTH
+                },
                 port: Some(port),
+                token: Token(0),
                 readable: false,
                 // Until the system says otherwise.
                 writable: connected,
@@ -143,8 +152,9 @@ impl Session {
         self.window.0 = now;
         self.stack.set_now(now);
         for (index, slot) in self.slots.iter_mut().enumerate() {
+            slot.token = token(index);
             if let Some(port) = &mut slot.port {
-                port.register(registry, token(index), INTEREST)?;
+                port.register(registry, slot.token, slot.interest)?;
             }
         }
         if self.slots.iter().all(|slot| slot.writable) {
@@ -157,10 +167,10 @@ impl Session {
     /// Has the system say anew what its ports are ready for: a test has said that they are not, and
     /// there will be no event for what they were ready for already.
     #[cold]
-    pub fn ask_again(&mut self, registry: &Registry, token: impl Fn(usize) -> Token) {
-        for (index, slot) in self.slots.iter_mut().enumerate() {
+    pub fn ask_again(&mut self, registry: &Registry) {
+        for slot in &mut self.slots {
             if let Some(port) = &mut slot.port
-                && let Err(error) = port.reregister(registry, token(index), INTEREST)
+                && let Err(error) = port.reregister(registry, slot.token, slot.interest)
             {
                 tracing::error!(peer = %self.peer, %error, "a port is not watched any more");
             }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Drive, Session};
+use mio::Interest;
+
+use super::{BOTH, Drive, Session};
 use crate::{
     io::{Received, Sent, reactor::CloseReason},
     stack::{Closing, PortId},
@@ -140,13 +142,25 @@ impl Session {
         drive.counters.send_calls += 1;
         let sent = port.send(queue);
         let (bytes, chains) = (bytes - queue.bytes(), chains - queue.len());
-        match sent {
-            Ok(Sent::All) => {}
+        let interest = match sent {
+            Ok(Sent::All) if port.tells_of_every_send() => Interest::READABLE,
+            Ok(Sent::All) => slot.interest,
             Ok(Sent::WouldBlock) if port.is_starved() => {
                 self.retry_at = Some(drive.now + RETRY);
+                slot.interest
             }
-            Ok(Sent::WouldBlock) => slot.writable = false,
+            Ok(Sent::WouldBlock) => {
+                slot.writable = false;
+                BOTH
+            }
             Err(error) => return Err(self.failed(error)),
+        };
+        if interest != slot.interest {
+            // Room that there is by now is told of at once.
+            slot.interest = interest;
+            if let Err(error) = port.reregister(&drive.registry, slot.token, interest) {
+                return Err(self.failed(error));
+            }
         }
         if bytes == 0 && chains == 0 {
             return Ok(0);
