@@ -24,9 +24,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use mbuf::{
-    Batch, Chain, Pool,
+    Batch, Chain, Class, Pool,
     chain::checksum,
-    stack::{Context, DropReason, Edge, LayerInfo, Outcome, PortId, Protocol, Stack},
+    stack::{Context, DropReason, Edge, LayerInfo, Outcome, PortId, Protocol, Signal, Stack},
 };
 
 use super::{
@@ -74,6 +74,7 @@ pub fn side(packets: &Rc<Packets>) -> anyhow::Result<Side> {
                 stack.input(port, &mut batch);
             }
             taken += start.elapsed();
+            stack.signal(Signal::Drain);
             let sum = found.sum.swap(0, Relaxed);
             ensure!(sum == packets.sum, "the stack: a sum of {sum}, not of {}", packets.sum);
             put_back(&found, &mut chains)?;
@@ -90,7 +91,8 @@ fn build(pool: &Pool, found: &Arc<Found>) -> anyhow::Result<(Stack, PortId)> {
     let port = builder.port(Edge::Packets, ethernet);
     builder.bind(ethernet, IPV4.into(), ipv4).bind(ipv4, UDP.into(), udp);
     for key in PORTS {
-        let application = builder.layer(Application(found.clone()));
+        let kept = Vec::with_capacity(pool.stats().class(Class::Small).total);
+        let application = builder.layer(Application { found: found.clone(), kept });
         builder.bind(udp, key.into(), application);
     }
     Ok((builder.build()?, port))
@@ -204,7 +206,11 @@ impl Protocol for Udp {
     }
 }
 
-struct Application(Arc<Found>);
+/// Keeps what it is given until it is asked for it.
+struct Application {
+    found: Arc<Found>,
+    kept: Vec<Chain>,
+}
 
 impl Protocol for Application {
     fn name(&self) -> &str {
@@ -216,8 +222,8 @@ impl Protocol for Application {
     }
 
     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        self.0.add(chain.len() as u64);
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner).push(chain);
+        self.found.add(chain.len() as u64);
+        self.kept.push(chain);
         cx.held()
     }
 
@@ -225,12 +231,10 @@ impl Protocol for Application {
         cx.drop(chain, DropReason::UNBOUND)
     }
 
-    /// As [`input`](Protocol::input), with one look at the lock.
-    fn input_batch(&mut self, batch: &mut Batch, _: &mut Context<'_>) {
-        let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        for chain in batch.drain() {
-            self.0.add(chain.len() as u64);
-            kept.push(chain);
+    fn signal(&mut self, signal: Signal, _: &mut Context<'_>) {
+        if signal == Signal::Drain {
+            let mut kept = self.found.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.append(&mut self.kept);
         }
     }
 }
