@@ -34,7 +34,7 @@ pub struct Options {
     /// How often everything is counted; the medians are what the ceilings are for.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// One round.
+    /// One round, and two more of whatever is above a ceiling in it.
     #[arg(long)]
     quick: bool,
     /// A build of the example `echo` to be counted, in place of the one of this tree.
@@ -177,12 +177,19 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
                 if tool == Tool::Valgrind && !ours {
                     continue;
                 }
-                let found = (0..rounds)
-                    .map(|_| per_thousand(tool, &peers, peer, case))
-                    .collect::<anyhow::Result<_>>()
-                    .with_context(|| format!("{}: {}", case.name, peer.name()))?;
-                let row = Row::new(ceiling.what, peer.name(), tool.measure(), found);
                 let most = ceiling.of(tool);
+                let count = || {
+                    per_thousand(tool, &peers, peer, case)
+                        .with_context(|| format!("{}: {}", case.name, peer.name()))
+                };
+                let mut found = (0..rounds).map(|_| count()).collect::<anyhow::Result<Vec<_>>>()?;
+                // What has disturbed one does not disturb most of three.
+                if ours && found.iter().any(|&found| found > most) {
+                    while found.len() < 3 {
+                        found.push(count()?);
+                    }
+                }
+                let row = Row::new(ceiling.what, peer.name(), tool.measure(), found);
                 let within = !ours || row.median <= most;
                 passed &= within;
                 table.row([
