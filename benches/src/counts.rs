@@ -48,6 +48,8 @@ const PEERS: [Peer; 3] = [Peer::Mbuf, Peer::Tokio, Peer::Epoll];
 const RUNS: (u64, u64) = (50, 250);
 /// After a burst: the server sleeps before the next one comes, also under strace and valgrind.
 const PAUSE: Duration = Duration::from_millis(3);
+/// How long an answer may take. Under valgrind what is done for the first time takes its time.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the clients do.
 struct Case {
@@ -71,12 +73,12 @@ const GSO_BATCH: usize = 64;
 
 fn plain(port: u16) -> anyhow::Result<Box<dyn Client>> {
     let load = Load { kind: Kind::Plain, size: SIZE, window: 1, batch: 1 };
-    Ok(Box::new(udp::Client::connect(port, load)?))
+    Ok(Box::new(udp::Client::connect(port, load)?.patient(PATIENCE)))
 }
 
 fn gso(port: u16) -> anyhow::Result<Box<dyn Client>> {
     let load = Load { kind: Kind::Gso, size: SIZE, window: GSO_BATCH, batch: GSO_BATCH };
-    Ok(Box::new(udp::Client::connect(port, load)?))
+    Ok(Box::new(udp::Client::connect(port, load)?.patient(PATIENCE)))
 }
 
 fn one(port: u16) -> anyhow::Result<Box<dyn Client>> {
