@@ -22,5 +22,5 @@ pages! {
     find_a_leak "../docs/find-a-leak.md"
     what_can_go_wrong "../docs/what-can-go-wrong.md"
     design "../docs/design.md"
-    measurements "../docs/measurements.md"
+    how_we_measure "../docs/how-we-measure.md"
 }

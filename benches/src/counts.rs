@@ -34,7 +34,7 @@ pub struct Options {
     /// How often everything is counted; the medians are what the ceilings are for.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// One round.
+    /// One round, and two more of whatever is above a ceiling in it.
     #[arg(long)]
     quick: bool,
     /// A build of the example `echo` to be counted, in place of the one of this tree.
@@ -48,6 +48,8 @@ const PEERS: [Peer; 3] = [Peer::Mbuf, Peer::Tokio, Peer::Epoll];
 const RUNS: (u64, u64) = (50, 250);
 /// After a burst: the server sleeps before the next one comes, also under strace and valgrind.
 const PAUSE: Duration = Duration::from_millis(3);
+/// How long an answer may take. Under valgrind what is done for the first time takes its time.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the clients do.
 struct Case {
@@ -71,12 +73,12 @@ const GSO_BATCH: usize = 64;
 
 fn plain(port: u16) -> anyhow::Result<Box<dyn Client>> {
     let load = Load { kind: Kind::Plain, size: SIZE, window: 1, batch: 1 };
-    Ok(Box::new(udp::Client::connect(port, load)?))
+    Ok(Box::new(udp::Client::connect(port, load)?.patient(PATIENCE)))
 }
 
 fn gso(port: u16) -> anyhow::Result<Box<dyn Client>> {
     let load = Load { kind: Kind::Gso, size: SIZE, window: GSO_BATCH, batch: GSO_BATCH };
-    Ok(Box::new(udp::Client::connect(port, load)?))
+    Ok(Box::new(udp::Client::connect(port, load)?.patient(PATIENCE)))
 }
 
 fn one(port: u16) -> anyhow::Result<Box<dyn Client>> {
@@ -177,12 +179,19 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
                 if tool == Tool::Valgrind && !ours {
                     continue;
                 }
-                let found = (0..rounds)
-                    .map(|_| per_thousand(tool, &peers, peer, case))
-                    .collect::<anyhow::Result<_>>()
-                    .with_context(|| format!("{}: {}", case.name, peer.name()))?;
-                let row = Row::new(ceiling.what, peer.name(), tool.measure(), found);
                 let most = ceiling.of(tool);
+                let count = || {
+                    per_thousand(tool, &peers, peer, case)
+                        .with_context(|| format!("{}: {}", case.name, peer.name()))
+                };
+                let mut found = (0..rounds).map(|_| count()).collect::<anyhow::Result<Vec<_>>>()?;
+                // What has disturbed one does not disturb most of three.
+                if ours && found.iter().any(|&found| found > most) {
+                    while found.len() < 3 {
+                        found.push(count()?);
+                    }
+                }
+                let row = Row::new(ceiling.what, peer.name(), tool.measure(), found);
                 let within = !ours || row.median <= most;
                 passed &= within;
                 table.row([

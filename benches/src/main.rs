@@ -1,18 +1,24 @@
 //! Measures mbuf beside its peers. Every comparison runs all sides in one run, driven by the same
 //! client, interleaved, several times, and prints medians with minimum and maximum.
 //!
+//! `all` runs every benchmark and writes its figures to `results/`; `report` makes
+//! `docs/benchmarks.md` of them. Each is a command as well; `instructions` and `counts` fail above
+//! the ceilings of `ceilings.txt` and `counts.txt`, whatever the machine does meanwhile.
+//!
 //! ```text
 //! cargo run --release --manifest-path benches/Cargo.toml -- all
 //! cargo run --release --manifest-path benches/Cargo.toml -- report
+//!
+//! cargo run --release --manifest-path benches/Cargo.toml -- micro
+//! cargo run --release --manifest-path benches/Cargo.toml -- instructions
+//! cargo run --release --manifest-path benches/Cargo.toml -- counts
 //! cargo run --release --manifest-path benches/Cargo.toml -- udp
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp
 //! cargo run --release --manifest-path benches/Cargo.toml -- latency
-//! cargo run --release --manifest-path benches/Cargo.toml -- counts
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
 //! cargo run --release --manifest-path benches/Cargo.toml -- files
 //! cargo run --release --manifest-path benches/Cargo.toml -- growth
-//! cargo run --release --manifest-path benches/Cargo.toml -- instructions
-//! cargo run --release --manifest-path benches/Cargo.toml -- micro
+//!
 //! cargo run --release --manifest-path benches/Cargo.toml -- endure --seconds 3600
 //! ```
 
@@ -42,7 +48,12 @@ mod udp;
 
 /// Measures mbuf beside its peers.
 #[derive(Debug, Parser)]
-#[command(name = "compare", version)]
+#[command(
+    name = "compare",
+    version,
+    after_help = "A peer that this machine lacks is named and left out; with MBUF_REQUIRE_PEERS=1 in \
+                  the environment that is a failure."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -53,32 +64,32 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Every benchmark in turn; the figures of each go into a folder.
+    All(all::Options),
+    /// Makes `docs/benchmarks.md` and its pictures from the figures of a folder.
+    Report(report::Options),
+    /// Buffers and parsing, in nanoseconds, beside DPDK, C by hand and crates.
+    Micro(micro::Options),
+    /// Instructions an operation under callgrind, checked against the committed ceilings.
+    Instructions(instructions::Options),
+    /// System calls and heap allocations for 1,000 echoed messages, checked against the committed
+    /// ceilings, beside tokio and C.
+    Counts(counts::Options),
     /// UDP echo: messages a second and server CPU a message, against tokio and C.
     Udp(udp::Options),
     /// TCP echo, ping-pong and streaming, against C, tokio, mio and socat.
     Tcp(tcp::Options),
     /// How long echoed messages take at a fixed rate, against C, tokio and mio.
     Latency(latency::Options),
-    /// System calls and heap allocations for 1,000 echoed messages, checked against the committed
-    /// ceilings, beside tokio and C.
-    Counts(counts::Options),
     /// Many TCP connections against `echo serve`: every byte compared, peak memory checked.
     TcpMany(tcp_many::Options),
     /// Files: `file send` and `file receive` beside nginx with curl, socat and rsync.
     Files(files::Options),
     /// How cost grows with layers, segments, the batch, threads, connections and the size of files.
     Growth(growth::Options),
-    /// Instructions an operation under callgrind, checked against the committed ceilings.
-    Instructions(instructions::Options),
-    /// Buffers and parsing, in nanoseconds, beside DPDK, C by hand and crates.
-    Micro(micro::Options),
     /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
     /// may leak, hang, or come back wrong.
     Endure(endure::Options),
-    /// Every benchmark in turn; the figures of each go into a folder.
-    All(all::Options),
-    /// Makes `docs/benchmarks.md` and its pictures from the figures of a folder.
-    Report(report::Options),
     /// One of the peers that are written here, as the server that is measured.
     #[command(hide = true)]
     Serve {
@@ -93,21 +104,21 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
+        Command::All(options) => return finish(all::run(&options, &Arguments::command())),
+        Command::Report(options) => return finish(report::run(&options).map(|()| true)),
+        Command::Micro(options) => micro::run(&options),
+        Command::Instructions(options) => instructions::run(&options),
+        Command::Counts(options) => counts::run(&options),
         Command::Udp(options) => udp::run(&options),
         Command::Tcp(options) => tcp::run(&options),
         Command::Latency(options) => latency::run(&options),
-        Command::Counts(options) => counts::run(&options),
         Command::TcpMany(options) => tcp_many::run(&options),
         Command::Files(options) => files::run(&options),
         Command::Growth(options) => growth::run(&options),
-        Command::Instructions(options) => instructions::run(&options),
-        Command::Micro(options) => micro::run(&options),
         Command::Endure(options) => endure::run(&options),
         Command::Serve { peer, transport, port } => {
             return finish(peers::serve(peer, transport, port).map(|()| true));
         }
-        Command::All(options) => return finish(all::run(&options, &Arguments::command())),
-        Command::Report(options) => return finish(report::run(&options).map(|()| true)),
     };
     finish(outcome.and_then(|report| {
         if let Some(path) = &arguments.json {

@@ -54,6 +54,8 @@ const UDP_GRO: libc::c_int = 104;
 pub struct Client {
     socket: UdpSocket,
     load: Load,
+    /// How long nothing comes back until what is out is given up.
+    silence: Duration,
     next: u64,
     ring: Vec<u64>,
     in_flight: usize,
@@ -82,6 +84,7 @@ impl Client {
         Ok(Client {
             socket,
             load: Load { batch, ..load },
+            silence: SILENCE,
             next: 0,
             ring: vec![NOTHING; RING],
             in_flight: 0,
@@ -89,6 +92,11 @@ impl Client {
             outgoing: vec![0; load.size * batch],
             incoming: vec![0; 65536],
         })
+    }
+
+    /// The same, which gives nothing up so soon: for a server that something slows down.
+    pub fn patient(self, silence: Duration) -> Client {
+        Client { silence, ..self }
     }
 
     /// Whether the server answers: sends one batch and waits a little for its echo.
@@ -124,7 +132,7 @@ impl Client {
         while self.in_flight > 0 {
             if self.receive()? > 0 {
                 heard = Instant::now();
-            } else if heard.elapsed() > SILENCE {
+            } else if heard.elapsed() > self.silence {
                 self.give_up();
             }
         }
@@ -198,7 +206,7 @@ impl super::Client for Client {
             turn = turn.wrapping_add(1);
             if turn.is_multiple_of(64) {
                 let now = Instant::now();
-                if now - heard > SILENCE {
+                if now - heard > self.silence {
                     self.give_up();
                     heard = now;
                 }

@@ -80,7 +80,8 @@ fn measured(page: &mut String, results: &Results) {
          cargo run --release --manifest-path benches/Cargo.toml -- report\n\
          ```\n\n\
          Each part is a command of its own: `... -- udp --help`. Every single round is in \
-         `benches/results/*.json`.\n",
+         `benches/results/*.json`. How each is measured, and what was tried: \
+         [How we measure](how-we-measure.md).\n",
     );
 }
 
