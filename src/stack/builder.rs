@@ -240,7 +240,8 @@ impl StackBuilder {
     }
 
     /// Rounds that one call may take before it leaves the rest to the next
-    /// ([`Stack::has_work`]). A round is one batch given to one layer. Usual: 1024.
+    /// ([`Stack::has_work`]). A round is one batch given to one layer; where the chains of a batch
+    /// are followed one by one, each has so many. Usual: 1024.
     ///
     /// ```
     #[doc = include_str!("example.in")]

@@ -261,7 +261,8 @@ impl Stack {
         if !together {
             while let Some(mut chain) = batch.pop() {
                 mark(&mut chain, port);
-                rounds = self.follow(hop, chain, rounds);
+                // Each has as many as a whole batch would have, which goes round as one.
+                rounds = rounds.min(self.follow(hop, chain, self.rounds));
             }
         }
         batch.drain().for_each(|mut chain| {

@@ -18,9 +18,11 @@ use crate::{
 
 use super::{Kind, Shared, refusals::Refusals, reported::is_report};
 
-/// The most datagrams in one message: what every kernel with UDP_SEGMENT takes (newer ones take
-/// 128, UDP_MAX_SEGMENTS in include/linux/udp.h).
-const RUN_DATAGRAMS: usize = 64;
+/// The most datagrams in one message (UDP_MAX_SEGMENTS in include/linux/udp.h).
+const RUN_DATAGRAMS: usize = 128;
+
+/// The same of older kernels, which answer more with EINVAL.
+const FEWER_DATAGRAMS: usize = 64;
 
 /// The most bytes in one message: an IPv4 packet's 65,535 without its headers.
 const RUN_BYTES: usize = 65_507;
@@ -55,6 +57,8 @@ pub(super) struct Sending {
     outbox: Outbox,
     /// Whether runs are sent as one message at all.
     gso: bool,
+    /// The most datagrams in one message, as far as is known.
+    most: usize,
     refusals: Refusals,
     /// So many datagrams at the front of the queue are sent singly.
     single: usize,
@@ -72,6 +76,7 @@ impl Sending {
         Self {
             outbox: Outbox::new(),
             gso,
+            most: RUN_DATAGRAMS,
             refusals: Refusals::default(),
             single: 0,
             suspicion: None,
@@ -128,7 +133,7 @@ impl Sending {
             let mut message = start(&target, first.len());
             if self.may_run(at, &target, first.len()) {
                 while let Some((_, next)) = chains.peek() {
-                    let fits = message.chains < RUN_DATAGRAMS
+                    let fits = message.chains < self.most
                         && message.bytes + next.len() <= RUN_BYTES
                         && segments + next.segments() <= IOV_MAX
                         && (1..=first.len()).contains(&next.len());
@@ -227,6 +232,10 @@ impl Sending {
                 // one was not sent, and nothing is wrong with it.
                 self.retried = true;
                 shared.report(fd, errno);
+                return Ok(None);
+            }
+            libc::EINVAL if message.chains > FEWER_DATAGRAMS => {
+                self.most = FEWER_DATAGRAMS;
                 return Ok(None);
             }
             _ if message.chains > 1 => {

@@ -240,7 +240,7 @@ fn a_batch_is_not_filled_far_beyond_its_room() {
         while got < 256 {
             assert!(matches!(recv_some(&mut socket, &receiver, &mut batch), Received::Chains(_)));
             // It learns from the first message how many datagrams one may be.
-            assert!(round == 0 || batch.len() <= 64, "{} chains", batch.len());
+            assert!(round == 0 || batch.len() <= 128, "{} chains", batch.len());
             for chain in batch.drain() {
                 assert_eq!(chain.to_vec().unwrap(), got.to_ne_bytes());
                 got += 1;

@@ -125,7 +125,7 @@ fn a_run_that_fails_for_another_reason_does_not_end_segmentation() {
 }
 
 #[test]
-fn runs_are_of_one_size_one_peer_and_at_most_64() {
+fn runs_are_of_one_size_one_peer_and_at_most_128() {
     let pool = pool();
     let mut socket = bind("127.0.0.1:0");
     let (one, two) = (plain("127.0.0.1:0"), plain("127.0.0.1:0"));
@@ -166,8 +166,27 @@ fn runs_are_of_one_size_one_peer_and_at_most_64() {
     }
     fill(&mut queue, &pool, 130, 8, to_one);
     assert_eq!(socket.send(&mut queue).unwrap(), Sent::All);
-    assert_eq!(seen.get().0, 3, "64 + 64 + 2");
+    assert_eq!(seen.get().0, 2, "128 + 2");
     expect(take(&one, 130), 8);
+}
+
+#[test]
+fn a_kernel_that_takes_fewer_at_once_is_given_fewer() {
+    let pool = pool();
+    let (mut socket, peer) = (bind("127.0.0.1:0"), plain("127.0.0.1:0"));
+    let mut queue = queue();
+    let mut old = true;
+    let guard = faults::inject(move |_| match std::mem::take(&mut old) {
+        true => Fault::Errno(libc::EINVAL),
+        false => Fault::None,
+    });
+    for _ in 0..2 {
+        fill(&mut queue, &pool, 130, 8, peer.local_addr().unwrap());
+        assert_eq!(socket.send(&mut queue).unwrap(), Sent::All);
+        expect(take(&peer, 130), 8);
+    }
+    drop(guard);
+    assert_eq!(socket.stats().segmented, 6, "64 + 64 + 2, twice");
 }
 
 #[test]
