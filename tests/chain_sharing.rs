@@ -13,7 +13,7 @@ use common::{
     ops::{Op, Out},
     pattern, pool, roomy,
 };
-use mbuf::{Batch, Chain, Class, Error};
+use mbuf::{Batch, Chain, Class, Error, Pool};
 
 /// An owner that counts how often it is asked for its bytes and how often it is released, and
 /// that would answer with other bytes the second time.
@@ -285,4 +285,18 @@ fn whole_largest_clusters_are_compacted_to_just_those() {
     chain.compact().unwrap();
     assert_eq!((chain.footprint(), chain.len()), (256 + 65_536, 65_536));
     assert_eq!(bytes(&chain)[65_535], 9);
+}
+
+#[test]
+fn sharing_nothing_takes_no_room_away() {
+    let pool = Pool::with_memory(1 << 20).unwrap();
+    let mut chain = pool.chain_in(Class::K2, 64).unwrap();
+    let share = chain.share().unwrap();
+    assert_eq!((chain.headroom(), chain.tailroom()), (64, 1984));
+    assert_eq!((share.len(), share.footprint()), (0, 256));
+    let mut stripped = pool.chain_from(&[7; 1000]).unwrap();
+    stripped.trim_front(1000).unwrap();
+    let _share = stripped.share().unwrap();
+    stripped.restore(1000).unwrap();
+    assert!(stripped.is_writable());
 }

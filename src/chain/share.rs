@@ -31,7 +31,8 @@ impl Chain {
     #[inline]
     #[cfg_attr(feature = "census", track_caller)]
     pub fn share(&mut self) -> Result<Chain> {
-        if self.run.is_single() && self.run.head().storage().cluster().is_some() {
+        let cluster = self.run.head().storage().cluster().is_some();
+        if cluster && self.run.is_single() && !self.is_empty() {
             return self.share_cluster();
         }
         self.share_range(0, self.len())

@@ -116,6 +116,10 @@ impl Cache {
     ) -> usize {
         let here = |class: Class| self.filled[class.index()].load(Relaxed);
         let n = n.min(BULK).min(here(Class::Small)).min(here(class));
+        if n == 0 {
+            // It may be the one that has nothing, which nobody writes to.
+            return 0;
+        }
         self.pop_all_here(Class::Small, &mut small[..n]);
         if class != Class::Small {
             self.pop_all_here(class, &mut clusters[..n]);

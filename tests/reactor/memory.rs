@@ -291,3 +291,25 @@ fn sessions_that_were_attached_for_good_are_not_closed_for_memory() {
     until(&mut reactor, "the second", |_| seen.bytes() == 6);
     end(reactor, &pool);
 }
+
+#[test]
+fn a_reactor_that_is_asked_often_and_has_nothing_to_do_keeps_nothing() {
+    let pool = pool(16 << 20);
+    let mut reactor = Reactor::builder(&pool).build().unwrap();
+    let address = reactor.listen_tcp(localhost(), serving(|| Echo)).unwrap();
+    let mut peer = connect(address);
+    peer.write_all(b"once").unwrap();
+    let mut got = Vec::new();
+    until(&mut reactor, "the echo", |_| {
+        read(&peer, &mut got);
+        got == b"once"
+    });
+    // None of these sleeps is as long as a nap, and no event comes.
+    for _ in 0..30 {
+        assert!(reactor.poll(Some(Duration::from_millis(5))).unwrap());
+    }
+    assert!(pool.stats().classes.iter().all(|class| class.cached == 0), "{}", pool.stats());
+    drop(peer);
+    until(&mut reactor, "its end", |r| r.sessions() == 0);
+    end(reactor, &pool);
+}

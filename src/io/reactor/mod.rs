@@ -148,6 +148,8 @@ pub struct Reactor {
     keeping: Vec<u32>,
     /// Buffers may be in this thread's caches, or posted.
     cached: bool,
+    /// How long it has slept with its caches full since something came.
+    napped: Duration,
     /// The limit of connections is reached and that was logged.
     limit_reported: bool,
     /// Since when the program is shutting down.
@@ -200,6 +202,7 @@ impl Reactor {
             memory,
             keeping: Vec::new(),
             cached: true,
+            napped: Duration::ZERO,
             limit_reported: false,
             stopping: None,
             done: false,

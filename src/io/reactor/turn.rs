@@ -104,14 +104,21 @@ impl Reactor {
         let mut timeout = timeout;
         if self.cached {
             if !self.memory.is_starving() && !self.pool.is_low() {
-                let nap = timeout.map_or(NAP, |timeout| timeout.min(NAP));
+                let left = NAP.saturating_sub(self.napped);
+                let nap = timeout.map_or(left, |timeout| timeout.min(left));
                 let quiet = self.look(Some(nap))?;
+                // Several short sleeps are as long as a long one.
+                self.napped = if quiet { self.napped + nap } else { Duration::ZERO };
                 timeout = timeout.map(|timeout| timeout - nap);
-                if !quiet || timeout == Some(Duration::ZERO) {
+                if !quiet || self.napped < NAP && timeout == Some(Duration::ZERO) {
                     return Ok(quiet);
                 }
             }
             self.release();
+            self.napped = Duration::ZERO;
+            if timeout == Some(Duration::ZERO) {
+                return Ok(true);
+            }
         }
         self.look(timeout)
     }

@@ -532,4 +532,4 @@ impl fmt::Debug for Outbox {
     }
 }
 
-const _: () = assert!(IOV_MAX >= 64, "a run of datagrams takes a segment each");
+const _: () = assert!(IOV_MAX >= 128, "a run of datagrams takes a segment each");

@@ -93,8 +93,8 @@ mod thread {
 
     struct Nothing(Cache);
 
-    // SAFETY: nobody writes to it: with `filled` and the limits at 0, `pop_here` and `push_here`
-    // change nothing, and no other method is called on it (`cache_at`).
+    // SAFETY: nobody writes to it: with `filled` and the limits at 0, `pop_here`, `pop_some_here`
+    // and `push_here` change nothing, and no other method is called on it (`cache_at`).
     unsafe impl Sync for Nothing {}
 
     pub(super) const fn vacant() -> *const Cache {
