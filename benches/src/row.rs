@@ -54,8 +54,6 @@ pub enum Measure {
     SystemCalls,
     /// Heap allocations for 1,000 messages.
     Allocations,
-    /// Cache lines touched for a packet.
-    CacheLines,
 }
 
 impl Measure {
@@ -80,7 +78,6 @@ impl Measure {
             Measure::P999 => "p99.9, ns",
             Measure::SystemCalls => "system calls for 1,000 messages",
             Measure::Allocations => "heap allocations for 1,000 messages",
-            Measure::CacheLines => "cache lines a packet",
         }
     }
 }

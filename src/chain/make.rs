@@ -146,8 +146,7 @@ impl Pool {
         }
     }
 
-    /// `n` empty chains like those of [`Pool::chain_in`]: all, or none. About half of what it costs
-    /// to make one after the other.
+    /// `n` empty chains like those of [`Pool::chain_in`]: all, or none.
     ///
     /// # Errors
     /// [`Error::NoBuffers`]: the batch is as it was.

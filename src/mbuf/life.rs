@@ -5,6 +5,9 @@ use std::ptr::NonNull;
 use super::{DATA, Flags, META, Mbuf, SLOW_TO_FREE, Storage, external::Header};
 use crate::pool::{Class, Inner};
 
+/// What keeps a single mbuf from being freed in the quickest way, whatever follows it.
+const SLOW_TO_FREE_ONE: Flags = SLOW_TO_FREE.difference(Flags::LINKED);
+
 /// Where a small mbuf is, and where its data area is.
 ///
 /// # Safety
@@ -95,7 +98,7 @@ pub(super) enum Freed {
 #[inline]
 pub(super) unsafe fn free(mbuf: NonNull<Mbuf>) {
     // SAFETY: the caller's promise is handed on.
-    match unsafe { free_quickly(mbuf, SLOW_TO_FREE.difference(Flags::LINKED)) } {
+    match unsafe { free_quickly(mbuf, SLOW_TO_FREE_ONE) } {
         Freed::All => {}
         // SAFETY: as above; the mbuf itself was not freed yet.
         Freed::Storage => unsafe { free_mbuf(mbuf) },
@@ -112,9 +115,7 @@ pub(super) unsafe fn free(mbuf: NonNull<Mbuf>) {
 unsafe fn free_counted(mbuf: NonNull<Mbuf>) {
     // SAFETY: live, and nobody else's.
     let this = unsafe { mbuf.as_ref() };
-    if this.flags.intersection(SLOW_TO_FREE.difference(Flags::LINKED)) != Flags::COUNTED
-        || this.pool().zero_on_free()
-    {
+    if this.flags.intersection(SLOW_TO_FREE_ONE) != Flags::COUNTED || this.pool().zero_on_free() {
         // SAFETY: the caller's promise is handed on.
         return unsafe { free_slowly(mbuf) };
     }
@@ -145,7 +146,7 @@ unsafe fn free_slowly(mbuf: NonNull<Mbuf>) {
         // SAFETY: nobody uses the mbuf any more (the caller's promise).
         unsafe { Inner::free(pool, Class::Small, index) }
     });
-    if this.flags.intersects(SLOW_TO_FREE.difference(Flags::LINKED)) || this.pool().zero_on_free() {
+    if this.flags.intersects(SLOW_TO_FREE_ONE) || this.pool().zero_on_free() {
         // SAFETY: the caller's promise is handed on.
         unsafe { let_go(mbuf) };
     } else if let Some(class) = this.storage.cluster() {

@@ -423,10 +423,9 @@ impl Mbuf {
     /// Strips the first `n` bytes, at most all; they can be restored.
     #[inline]
     pub(crate) fn strip_front(&mut self, n: usize) {
-        let n = n.min(self.len as usize) as u32;
-        self.off += n;
-        self.len -= n;
-        self.stripped += n;
+        let before = self.len;
+        self.trim_front(n);
+        self.stripped += before - self.len;
     }
 
     /// Gives back the last `n` stripped bytes, at most all.
