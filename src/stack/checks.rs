@@ -186,9 +186,15 @@ fn place_slots(plan: &Plan<'_>) -> Result<Vec<SlotPlace>, String> {
         let name = plan.name(layer as u16);
         let (slot, bytes) = (claim.type_name, claim.bytes);
         let same = claims[..place].iter().find(|(_, other)| other.type_id == claim.type_id);
-        if let Some(&(other, _)) = same {
-            let first = plan.name(other as u16);
-            return Err(format!("the slot of type {slot} is claimed by `{first}` and by `{name}`"));
+        match same {
+            Some((_, other)) if other.shared && claim.shared => continue,
+            Some(&(other, _)) => {
+                let first = plan.name(other as u16);
+                return Err(format!(
+                    "the slot of type {slot} is claimed by `{first}` and by `{name}`"
+                ));
+            }
+            None => {}
         }
         if used.saturating_add(bytes) > SLOT_BYTES {
             return Err(format!(

@@ -61,6 +61,18 @@ pub(super) struct SlotClaim {
     pub(super) type_id: TypeId,
     pub(super) type_name: &'static str,
     pub(super) bytes: usize,
+    pub(super) shared: bool,
+}
+
+impl SlotClaim {
+    fn of<T: 'static>(shared: bool) -> Self {
+        Self {
+            type_id: TypeId::of::<T>(),
+            type_name: std::any::type_name::<T>(),
+            bytes: size_of::<T>(),
+            shared,
+        }
+    }
 }
 
 impl LayerInfo {
@@ -194,11 +206,31 @@ impl LayerInfo {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn slot<T: FromBytes + IntoBytes + Immutable + Copy + 'static>(mut self) -> Self {
-        self.slots.push(SlotClaim {
-            type_id: TypeId::of::<T>(),
-            type_name: std::any::type_name::<T>(),
-            bytes: size_of::<T>(),
-        });
+        self.slots.push(SlotClaim::of::<T>(false));
+        self
+    }
+
+    /// As [`slot`](LayerInfo::slot), for a value by which several layers speak to each other: all
+    /// that claim it so have one slot together, and each of them may write it. A layer that claims
+    /// the same type for itself alone is refused beside them.
+    ///
+    /// ```
+    /// # use mbuf::{Chain, Pool, stack::{Context, Edge, LayerInfo, Outcome, PortId, Protocol, Stack}};
+    /// struct Teller;
+    /// impl Protocol for Teller {
+    ///     fn info(&self) -> LayerInfo {
+    ///         LayerInfo::new(Edge::Packets, Edge::Packets).shared_slot::<[u8; 8]>()
+    ///     }
+    /// #     fn name(&self) -> &str { "teller" }
+    /// #     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome { cx.reply(chain) }
+    /// #     fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome { cx.down(chain) }
+    /// }
+    /// let pool = Pool::builder().build()?;
+    /// Stack::pile(&pool, Edge::Packets, vec![Box::new(Teller), Box::new(Teller)])?; // 8 of 12 bytes
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shared_slot<T: FromBytes + IntoBytes + Immutable + Copy + 'static>(mut self) -> Self {
+        self.slots.push(SlotClaim::of::<T>(true));
         self
     }
 

@@ -132,6 +132,14 @@ fn slots_that_do_not_fit_or_are_claimed_twice() {
         builder.stack(low, high);
     });
     assert!(text.contains("type u16 is claimed by `low` and by `high`"), "{text}");
+    let text = refusal(|builder| {
+        let info = LayerInfo::new(Edge::Any, Edge::Any);
+        let low = builder.layer(claims("low", info.clone().shared_slot::<u16>()));
+        let high = builder.layer(claims("high", info.slot::<u16>()));
+        builder.port(Edge::Packets, low);
+        builder.stack(low, high);
+    });
+    assert!(text.contains("type u16 is claimed by `low` and by `high`"), "{text}");
 }
 
 #[test]

@@ -318,6 +318,24 @@ fn slots_keep_what_their_layer_wrote_and_others_may_read_it() {
 }
 
 #[test]
+fn a_shared_slot_is_one_for_all_that_claim_it() {
+    let pool = pool();
+    let info = LayerInfo::new(Edge::Any, Edge::Any).shared_slot::<[u8; 8]>();
+    let low = toy("low").info(info.clone()).input(|mut chain, cx| {
+        cx.set_slot(&mut chain, [7_u8; 8]);
+        cx.up(chain)
+    });
+    let high = toy("high").info(info).input(|mut chain, cx| {
+        assert_eq!(cx.slot::<[u8; 8]>(&chain), [7; 8]);
+        cx.set_slot(&mut chain, [8_u8; 8]);
+        cx.consumed(chain)
+    });
+    let mut stack = pile(&pool, Edge::Packets, [low, high]);
+    give(&mut stack, PORT, &[b"1"]);
+    assert_eq!(stack.stats().layers[1].consumed, 1);
+}
+
+#[test]
 #[should_panic(expected = "no slot of type u32 was claimed")]
 fn a_slot_that_nobody_claimed() {
     let pool = pool();
