@@ -30,6 +30,10 @@ impl Batch {
     /// `docs/design.md`).
     pub const USUAL: usize = 32;
 
+    /// How many chains ahead their first bytes are fetched, and twice as many ahead what says where
+    /// those are: memory takes as long to answer as a few layers take for so many chains.
+    const AHEAD: usize = 8;
+
     /// An empty batch for the usual number of chains. Allocates twice.
     ///
     /// ```
@@ -138,6 +142,34 @@ impl Batch {
             self.turn_over();
         }
         self.first.pop()
+    }
+
+    /// Has what a layer looks at first of the next chains fetched into the cache. What is
+    /// [`AHEAD`](Self::AHEAD) chains behind those is fetched by [`pop_fetching`](Self::pop_fetching),
+    /// while the caller works on one that is there already.
+    pub(crate) fn begin_fetching(&mut self) {
+        if self.first.is_empty() {
+            self.turn_over();
+        }
+        self.next_few(2 * Self::AHEAD).for_each(Chain::prefetch);
+        self.next_few(Self::AHEAD).for_each(Chain::prefetch_bytes);
+    }
+
+    /// As [`pop`](Self::pop), after [`begin_fetching`](Self::begin_fetching).
+    #[inline]
+    pub(crate) fn pop_fetching(&mut self) -> Option<Chain> {
+        let chain = self.pop()?;
+        if let Some(later) = self.first.len().checked_sub(2 * Self::AHEAD) {
+            self.first[later].prefetch();
+        }
+        if let Some(later) = self.first.len().checked_sub(Self::AHEAD) {
+            self.first[later].prefetch_bytes();
+        }
+        Some(chain)
+    }
+
+    fn next_few(&self, n: usize) -> impl Iterator<Item = &Chain> {
+        self.first.iter().rev().take(n)
     }
 
     #[cold]

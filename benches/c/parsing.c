@@ -11,11 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #define SLOT 2368
 #define STEP 7919
+#define HUGE_PAGE ((size_t)2 << 20)
 /* How many packets ahead are prefetched. */
 #define AHEAD 16
 /* Seconds after which a case has hung. */
@@ -154,10 +156,13 @@ static void fail(const char *what)
 
 static void *memory(size_t bytes)
 {
-	void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+	size_t length = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+	void *memory = aligned_alloc(HUGE_PAGE, length);
 
 	if (memory == NULL)
 		fail("no memory");
+	/* Where the system has no huge pages, all sides do without. */
+	madvise(memory, length, MADV_HUGEPAGE);
 	return memory;
 }
 

@@ -338,11 +338,16 @@ impl Chain {
         self.note(mark.into());
     }
 
-    /// Has what a layer looks at first fetched into the cache: in a first call for all chains of a
-    /// batch what says where the bytes are, in a second the bytes.
+    /// Has what says where the bytes are fetched into the cache.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, bytes: bool) {
-        if bytes { self.run.prefetch_bytes() } else { self.run.prefetch() }
+    pub(crate) fn prefetch(&self) {
+        self.run.prefetch();
+    }
+
+    /// Has the first bytes fetched into the cache. Reads what says where they are.
+    #[inline(always)]
+    pub(crate) fn prefetch_bytes(&self) {
+        self.run.prefetch_bytes();
     }
 
     /// Something happens to the chain.

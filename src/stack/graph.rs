@@ -154,12 +154,12 @@ pub(super) struct Link {
     pub(super) ports: Box<[u16]>,
 }
 
-/// One direction of a link.
+/// One direction of a link. What each chain needs of it is in one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Way {
-    pub(super) pending: Batch,
-    /// Bytes pending, on a way down.
-    pub(super) bytes: usize,
+    /// That of the layer at its end.
+    pub(super) next: Next,
     /// Chains delivered so far.
     pub(super) total: u64,
     /// Bytes that the layer is promised contiguous; 0 on ways down and on byte edges.
@@ -168,8 +168,9 @@ pub(super) struct Way {
     pub(super) layer: u16,
     /// The port at its end, or `NONE`.
     pub(super) port: u16,
-    /// That of the layer at its end.
-    pub(super) next: Next,
+    /// Bytes pending, on a way down.
+    pub(super) bytes: usize,
+    pub(super) pending: Batch,
 }
 
 /// Where a layer hands a chain on to if it says no more than up or down.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use mbuf::{Chain, Class, Error, Pool, Result, chain::checksum};
+use mbuf::{Chain, Class, Error, Pool, Result, chain::checksum, pool::Pages};
 
 use super::{
     case::Side,
@@ -37,10 +37,15 @@ pub fn side<const VERIFY: bool>(packets: &Rc<Packets>) -> anyhow::Result<Side> {
     Ok(side)
 }
 
-/// A pool for so many packets, each in a cluster as a driver would put it, and some to spare.
+/// A pool for so many packets, each in a cluster as a driver would put it, and some to spare. In huge
+/// pages where the system has them, as the packets of the others.
 pub fn pool(packets: usize) -> anyhow::Result<Pool> {
     let spare = packets + 64;
-    Ok(Pool::builder().count(Class::Small, spare).count(Class::K2, spare).build()?)
+    Ok(Pool::builder()
+        .pages(Pages::Transparent)
+        .count(Class::Small, spare)
+        .count(Class::K2, spare)
+        .build()?)
 }
 
 /// The packets as chains, in order; their clusters are in no order.

@@ -1,7 +1,8 @@
 //! The packets that are parsed: made from a seed, so that they are the same in every run.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, VlanId};
+use memmap2::{Advice, MmapMut};
 
 /// Ports that UDP packets go to, in traffic of UDP over IPv4 alone: it is demultiplexed by them.
 pub const PORTS: [u16; 4] = [53, 123, 4500, 51820];
@@ -23,7 +24,7 @@ pub enum Traffic {
 /// Packets, with what every parser must find in them.
 #[derive(Debug)]
 pub struct Packets {
-    slots: Vec<u8>,
+    slots: MmapMut,
     /// Where each lies.
     places: Vec<(usize, usize)>,
     /// The sum over all packets of both ports and the bytes of payload.
@@ -33,8 +34,11 @@ pub struct Packets {
 impl Packets {
     pub fn make(traffic: Traffic, count: usize) -> anyhow::Result<Packets> {
         ensure!(count > 0 && !count.is_multiple_of(STEP), "no slots for {count} packets");
-        let mut packets =
-            Packets { slots: vec![0; count * SLOT], places: Vec::with_capacity(count), sum: 0 };
+        let slots = MmapMut::map_anon(count * SLOT).context("memory for the packets")?;
+        // So that what is measured is not how long it takes to find a page. Where the system has no
+        // huge ones, all sides do without.
+        let _ = slots.advise(Advice::HugePage);
+        let mut packets = Packets { slots, places: Vec::with_capacity(count), sum: 0 };
         let mut random = Random(1);
         let mut bytes = Vec::new();
         for number in 0..count {
