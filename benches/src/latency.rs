@@ -20,9 +20,9 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Messages a second, in all.
-    #[arg(long, default_value_t = 20_000.0)]
-    rate: f64,
+    /// Messages a second, in all; each rate in turn.
+    #[arg(long = "rate", value_name = "RATE", default_values_t = [20_000.0, 50_000.0])]
+    rates: Vec<f64>,
     /// TCP connections, which take the messages in turn.
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -49,21 +49,25 @@ const REACHED: f64 = 0.99;
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let (rounds, seconds) =
         if options.quick { (2, 0.2) } else { (options.rounds, options.seconds) };
-    ensure!(rounds > 0 && options.connections > 0 && options.rate > 0.0, "nothing to do");
+    ensure!(
+        rounds > 0 && options.connections > 0 && options.rates.iter().all(|&rate| rate > 0.0),
+        "nothing to do"
+    );
     let time = Duration::try_from_secs_f64(seconds).context("--seconds")?;
     process::end_orderly();
     let peers = Peers::find(&PEERS, options.echo.as_deref())?;
-    let (rate, connections) = (options.rate, options.connections);
-
-    let mut findings = Findings::new(rate);
-    let per_second = grouped(rate, 0);
-    let case = format!("UDP, {SIZE} B, {per_second} messages/s");
-    let sides = measure(&peers, Transport::Udp, rounds, rate, time, Datagrams::connect)?;
-    findings.add(&case, &sides);
-    let case = format!("TCP, {SIZE} B, {connections} connections, {per_second} messages/s");
-    let connect = |port| Streams::connect(port, connections);
-    let sides = measure(&peers, Transport::Tcp, rounds, rate, time, connect)?;
-    findings.add(&case, &sides);
+    let connections = options.connections;
+    let mut findings = Findings::new();
+    for &rate in &options.rates {
+        let per_second = grouped(rate, 0);
+        let case = format!("UDP, {SIZE} B, {per_second} messages/s");
+        let sides = measure(&peers, Transport::Udp, rounds, rate, time, Datagrams::connect)?;
+        findings.add(&case, rate, &sides);
+        let case = format!("TCP, {SIZE} B, {connections} connections, {per_second} messages/s");
+        let connect = |port| Streams::connect(port, connections);
+        let sides = measure(&peers, Transport::Tcp, rounds, rate, time, connect)?;
+        findings.add(&case, rate, &sides);
+    }
 
     println!(
         "Echo on loopback at a fixed rate, microseconds from when a message was due to when it was \
@@ -84,7 +88,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         "benchmark": "latency",
         "rows": findings.rows,
         "rates": findings.rates,
-        "rate": rate,
+        "rate": options.rates,
         "connections": connections,
         "seconds": seconds,
         "skipped": peers.skipped(),
@@ -112,7 +116,6 @@ fn measure<L: Link>(
 
 #[derive(Debug)]
 struct Findings {
-    rate: f64,
     table: Table,
     rows: Vec<Row>,
     /// What came back of each, for the JSON report.
@@ -122,12 +125,12 @@ struct Findings {
 }
 
 impl Findings {
-    fn new(rate: f64) -> Findings {
+    fn new() -> Findings {
         let table = Table::new(["case, server", "p50", "p99", "p99.9"]);
-        Findings { rate, table, rows: Vec::new(), rates: Vec::new(), missed: Vec::new() }
+        Findings { table, rows: Vec::new(), rates: Vec::new(), missed: Vec::new() }
     }
 
-    fn add(&mut self, case: &str, sides: &[(Peer, Vec<Outcome>)]) {
+    fn add(&mut self, case: &str, asked: f64, sides: &[(Peer, Vec<Outcome>)]) {
         for (peer, outcomes) in sides {
             let rows = QUANTILES.map(|(measure, quantile)| {
                 let times = outcomes.iter().map(|run| run.times.value_at_quantile(quantile) as f64);
@@ -138,7 +141,7 @@ impl Findings {
             self.rows.extend(rows);
             let rate = Spread::of(outcomes.iter().map(|run| run.rate));
             self.rates.push(json!({ "case": case, "who": peer.name(), "rate": rate.json() }));
-            if rate.min < REACHED * self.rate {
+            if rate.min < REACHED * asked {
                 let lost: u64 = outcomes.iter().map(|run| run.sent - run.echoed).sum();
                 let (rate, lost) = (rate.show(0), grouped(lost as f64, 0));
                 self.missed.push(format!(
@@ -163,10 +166,10 @@ mod tests {
             times.record(1000).unwrap();
             Outcome { times, sent: 2, echoed: 1, rate }
         };
-        let mut findings = Findings::new(100.0);
-        findings.add("good", &[(Peer::Mbuf, vec![outcome(100.0), outcome(99.5)])]);
+        let mut findings = Findings::new();
+        findings.add("good", 100.0, &[(Peer::Mbuf, vec![outcome(100.0), outcome(99.5)])]);
         assert!(findings.missed.is_empty());
-        findings.add("bad", &[(Peer::Tokio, vec![outcome(100.0), outcome(98.0)])]);
+        findings.add("bad", 100.0, &[(Peer::Tokio, vec![outcome(100.0), outcome(98.0)])]);
         let said = "rate not reached: bad: tokio: 99 (98-100) messages/s, 2 lost";
         assert_eq!(findings.missed, [said]);
         assert_eq!(findings.rows.len(), 6);

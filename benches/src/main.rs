@@ -34,6 +34,7 @@ mod files;
 mod growth;
 mod instructions;
 mod latency;
+mod lines;
 mod lineup;
 mod machine;
 mod micro;
@@ -72,6 +73,8 @@ enum Command {
     Micro(micro::Options),
     /// Instructions an operation under callgrind, checked against the committed ceilings.
     Instructions(instructions::Options),
+    /// Cache lines that a packet touches, checked against the committed ceilings.
+    Lines(lines::Options),
     /// System calls and heap allocations for 1,000 echoed messages, checked against the committed
     /// ceilings, beside tokio and C.
     Counts(counts::Options),
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Report(options) => return finish(report::run(&options).map(|()| true)),
         Command::Micro(options) => micro::run(&options),
         Command::Instructions(options) => instructions::run(&options),
+        Command::Lines(options) => lines::run(&options),
         Command::Counts(options) => counts::run(&options),
         Command::Udp(options) => udp::run(&options),
         Command::Tcp(options) => tcp::run(&options),

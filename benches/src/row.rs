@@ -54,6 +54,8 @@ pub enum Measure {
     SystemCalls,
     /// Heap allocations for 1,000 messages.
     Allocations,
+    /// Distinct cache lines that a packet touches.
+    CacheLines,
 }
 
 impl Measure {
@@ -78,6 +80,7 @@ impl Measure {
             Measure::P999 => "p99.9, ns",
             Measure::SystemCalls => "system calls for 1,000 messages",
             Measure::Allocations => "heap allocations for 1,000 messages",
+            Measure::CacheLines => "cache lines a packet",
         }
     }
 }

@@ -117,9 +117,74 @@ fn run(operation: &str, times: u64) -> Result<bool> {
                 }
             }
         }
+        "received" => drop(black_box(received(times, || pool.chain_from(&[7; 64]))?)),
+        "received-cluster" => drop(black_box(received(times, || cluster(&pool, 64))?)),
+        "through" => {
+            let layers = HEADERS.map(|bytes| Box::new(Strip(bytes)) as Box<dyn Protocol>);
+            let mut stack = Stack::builder(&pool);
+            stack.egress(1 << 20, 4 * times as usize, 1 << 20);
+            let layers = layers.map(|layer| stack.layer_boxed(layer));
+            stack.port(Edge::Packets, layers[0]);
+            layers.windows(2).for_each(|pair| _ = stack.stack(pair[0], pair[1]));
+            let mut stack = stack.build().expect("a pile");
+            let mut batch = Batch::with_limit(BATCH);
+            let mut packets = received(times, || cluster(&pool, 64))?.into_iter();
+            while packets.len() > 0 {
+                packets.by_ref().take(BATCH).for_each(|packet| batch.push(packet));
+                stack.input(PORT, &mut batch);
+            }
+            assert_eq!(stack.poll_output(PORT).len() as u64, times);
+        }
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// So many packets, each in buffers of its own.
+fn received(times: u64, make: impl Fn() -> Result<Chain>) -> Result<Vec<Chain>> {
+    let mut packets = Vec::with_capacity(times as usize);
+    for _ in 0..times {
+        packets.push(make()?);
+    }
+    Ok(packets)
+}
+
+/// The headers in `through`: Ethernet, IPv4, UDP.
+const HEADERS: [usize; 3] = [14, 20, 8];
+
+/// Looks at a header of so many bytes and strips it on the way up, and puts one on on the way down;
+/// that of UDP answers.
+struct Strip(usize);
+
+impl Protocol for Strip {
+    fn name(&self) -> &str {
+        "strip"
+    }
+
+    fn info(&self) -> LayerInfo {
+        LayerInfo::new(Edge::Packets, Edge::Packets).min_header(self.0).prepends(self.0)
+    }
+
+    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        let looked = chain.pullup(self.0).map(|header| black_box(header.iter().sum::<u8>()));
+        if looked.is_err() || chain.trim_front(self.0).is_err() {
+            return cx.drop(chain, DropReason::SHORT);
+        }
+        if self.0 != HEADERS[2] {
+            return cx.up(chain);
+        }
+        match chain.prepend_slice(&[0; 8]) {
+            Ok(()) => cx.reply(chain),
+            Err(_) => cx.drop(chain, DropReason::NO_BUFFERS),
+        }
+    }
+
+    fn output(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        match chain.prepend_slice(&[0; 20][..self.0]) {
+            Ok(()) => cx.down(chain),
+            Err(_) => cx.drop(chain, DropReason::NO_BUFFERS),
+        }
+    }
 }
 
 /// Layers of the stack in `layer`: each is passed twice, up and down.
