@@ -235,8 +235,8 @@ impl Batch {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn clear(&mut self) {
-        self.first.clear();
-        self.later.clear();
+        Chain::free_many(self.first.drain(..));
+        Chain::free_many(self.later.drain(..));
     }
 
     /// Moves all chains of `other` to the end of this batch, in order.
@@ -519,7 +519,7 @@ impl Queue {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn clear(&mut self) {
-        self.chains.clear();
+        Chain::free_many(self.chains.drain(..));
         self.bytes = 0;
     }
 

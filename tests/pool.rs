@@ -408,3 +408,36 @@ fn reasons_for_discarding_are_counted_by_name_up_to_a_bound() {
     assert_eq!(discards.iter().map(|row| row.1).sum::<u64>(), 71);
     assert!(format!("{}", pool.stats()).contains("other reasons"));
 }
+
+#[test]
+fn a_batch_that_is_cleared_gives_back_chains_of_every_kind_and_pool() {
+    let build = |zero: bool| {
+        let counts = Pool::builder().count(Class::Small, 4000).count(Class::K2, 1500);
+        counts.count(Class::K4, 500).zero_on_free(zero).build().unwrap()
+    };
+    let pools = [build(false), build(false), build(true)];
+    for rounds in 1..=3 {
+        let mut batch = Batch::new();
+        for _ in 0..rounds * 40 {
+            for pool in &pools {
+                batch.push(pool.chain().unwrap());
+                batch.push(pool.chain_in(Class::K2, 64).unwrap());
+                batch.push(pool.chain_in(Class::K4, 0).unwrap());
+                let mut whole = pool.chain_from(&[7; 1000]).unwrap();
+                batch.push(whole.share().unwrap());
+                whole.concat(pool.chain_from(&[8; 10]).unwrap()).unwrap();
+                batch.push(whole);
+            }
+            let last = batch.pop();
+            batch.extend(last);
+        }
+        batch.clear();
+        assert!(batch.is_empty());
+        for pool in &pools {
+            assert_eq!(pool.stats().in_use(), 0, "{}", pool.stats());
+            // They can all be had again, each once (the pool looks, in a build for tests).
+            let all: Vec<_> = std::iter::from_fn(|| pool.chain_in(Class::K2, 0).ok()).collect();
+            assert_eq!(all.len(), pool.stats().class(Class::K2).total);
+        }
+    }
+}

@@ -1,9 +1,9 @@
 //! How an mbuf begins and ends: made of a free buffer, and freed, quickly or with all ceremony.
 
-use std::ptr::NonNull;
+use std::{mem, ptr::NonNull};
 
-use super::{DATA, Flags, META, Mbuf, SLOW_TO_FREE, Storage, external::Header};
-use crate::pool::{Class, Inner};
+use super::{DATA, Flags, META, Mbuf, Run, SLOW_TO_FREE, Storage, external::Header};
+use crate::pool::{Class, Filling, Inner};
 
 /// What keeps a single mbuf from being freed in the quickest way, whatever follows it.
 const SLOW_TO_FREE_ONE: Flags = SLOW_TO_FREE.difference(Flags::LINKED);
@@ -78,6 +78,43 @@ pub(super) unsafe fn free_quickly(mbuf: NonNull<Mbuf>, slow: Flags) -> Freed {
         return Freed::Nothing;
     }
     if cache.push_here(Class::Small, index) { Freed::All } else { Freed::Storage }
+}
+
+/// Frees single mbufs, inline or with a 2 KiB cluster, one after the other, with the least to do for
+/// each; whatever is anything else is dropped as usual.
+#[inline]
+pub(super) fn free_many(mut runs: impl Iterator<Item = Run>) {
+    while let Some(run) = runs.next() {
+        let pool = run.head().pool;
+        // SAFETY: the pool lives as long as the mbuf is outside the depot, and then as long as this
+        // thread's cache, which holds it and cannot go meanwhile.
+        let mut filling = unsafe { pool.as_ref() }.cache().filling();
+        let mut other = Some(run);
+        while let Some(run) = other.take() {
+            if !keep(&run, pool, &mut filling) {
+                other = Some(run);
+                break;
+            }
+            mem::forget(run);
+            other = runs.next();
+        }
+        // What was kept counts from here on, and the cache may be used for what is not.
+        drop(filling);
+        drop(other);
+    }
+}
+
+/// Frees a run if it is one mbuf without anything special, and there is room in the cache of its
+/// pool; it must be forgotten then.
+#[inline(always)]
+fn keep(run: &Run, pool: NonNull<Inner>, filling: &mut Filling<'_>) -> bool {
+    let this = run.head();
+    let cluster = match this.storage {
+        Storage::Inline => None,
+        Storage::K2 => Some(this.cluster_index(Class::K2)),
+        _ => return false,
+    };
+    !this.flags.intersects(SLOW_TO_FREE) && this.pool == pool && filling.keep(this.index(), cluster)
 }
 
 /// What [`free_quickly`] did.

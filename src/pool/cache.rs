@@ -8,10 +8,12 @@
 //! A thread finds its cache in a table of its own (`cache/table.rs`), and gives its caches back when
 //! it ends. What is freed after that goes to the depot directly.
 
+mod filling;
 mod table;
 
 use std::{cell::UnsafeCell, fmt, ptr::NonNull};
 
+pub(crate) use filling::Filling;
 pub(crate) use table::{NO_ID, SLOTS};
 
 use super::{
@@ -189,11 +191,17 @@ impl Cache {
     /// Puts a buffer at place `n`, which is the first free one and below a limit.
     #[inline(always)]
     fn keep(&self, class: Class, index: u32, n: usize) {
+        self.write(class, index, n);
+        self.filled[class.index()].store(n + 1, Relaxed);
+    }
+
+    /// As [`keep`](Self::keep); it does not count yet.
+    #[inline(always)]
+    fn write(&self, class: Class, index: u32, n: usize) {
         // SAFETY: only the owner reaches `indices`, and no reference to it outlives this function.
         let indices = unsafe { &mut *self.indices[class.index()].get() };
         // SAFETY: `n` is below a limit, and no limit is above the length (invariant of the field).
         *unsafe { indices.get_unchecked_mut(n) } = index;
-        self.filled[class.index()].store(n + 1, Relaxed);
     }
 
     #[cold]

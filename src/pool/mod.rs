@@ -44,7 +44,7 @@ use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-pub(crate) use cache::{BULK, Cache};
+pub(crate) use cache::{BULK, Cache, Filling};
 use cache::{CachePtr, NO_ID, OwnCache, SLOTS};
 #[cfg(feature = "census")]
 use census::Records;
