@@ -264,6 +264,12 @@ impl TunTap {
     fn prepare(&mut self, queue: &mut Queue) -> Option<Header> {
         let first = queue.front()?;
         let link = self.device.kind.link();
+        if first.is_empty() {
+            // A write of nothing would not even reach the device.
+            self.stats.dropped.invalid += 1;
+            self.drop_first(queue, "invalid");
+            return None;
+        }
         if first.len() > LONGEST + link + TAGS {
             self.stats.dropped.too_long += 1;
             self.drop_first(queue, "too_long");
