@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
     process::Command,
     sync::{
@@ -300,28 +300,30 @@ fn wire(mut ends: [TunTap; 2], stop: &AtomicBool) -> [mbuf::io::TunTapStats; 2] 
 
 /// TCP of the kernel's in one namespace with TCP of the kernel's in another, by two interfaces and
 /// this process as the wire between them.
-fn tcp_through(offloads: [Offloads; 2]) -> [mbuf::io::TunTapStats; 2] {
+fn tcp_through(offloads: [Offloads; 2], ends: [IpAddr; 2]) -> [mbuf::io::TunTapStats; 2] {
     const BYTES: usize = 5_000_000;
     let (hand_over, other_end) = mpsc::channel();
     let server = thread::spawn(move || {
-        unshare_network_or_inside();
-        quiet();
-        let tun =
-            TunTap::builder().tun().address(OURS.into(), 24).offload(offloads[1]).build().unwrap();
-        let listener = TcpListener::bind((OURS, 80)).unwrap();
+        // Within `unshare -rn` the test is root as well.
+        unshare_network().expect("a second namespace");
+        without_detection();
+        let builder = TunTap::builder().tun().offload(offloads[1]);
+        let tun = builder.address(ends[1], 24).build().unwrap();
+        let listener = TcpListener::bind((ends[1], 80)).unwrap();
         hand_over.send(tun).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         stream.write_all(&bytes).unwrap();
     });
-    quiet();
-    let here = interface().tun().offload(offloads[0]).build().unwrap();
+    without_detection();
+    let builder = TunTap::builder().tun().offload(offloads[0]);
+    let here = builder.address(ends[0], 24).build().unwrap();
     let there = other_end.recv().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = stop.clone();
     let wire = thread::spawn(move || wire([here, there], &stopping));
-    let mut stream = TcpStream::connect((OURS, 80)).unwrap();
+    let mut stream = TcpStream::connect((ends[1], 80)).unwrap();
     let sent = pattern(BYTES);
     stream.write_all(&sent).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -333,18 +335,18 @@ fn tcp_through(offloads: [Offloads; 2]) -> [mbuf::io::TunTapStats; 2] {
     wire.join().unwrap()
 }
 
-/// A second namespace; within `unshare -rn` the test is root there, so that works as well.
-fn unshare_network_or_inside() {
-    unshare_network().expect("a second namespace");
-}
+const BOTH_IPS: [[IpAddr; 2]; 2] =
+    [[IpAddr::V4(KERNEL), IpAddr::V4(OURS)], [IpAddr::V6(KERNEL_6), IpAddr::V6(OURS_6)]];
 
 #[test]
 fn tcp_goes_through_with_its_segments_joined() {
     in_namespace("tcp_goes_through_with_its_segments_joined", || {
         let all = Offloads::CHECKSUM | Offloads::TSO;
-        for stats in tcp_through([all; 2]) {
-            assert!(stats.joined > 10 && stats.segmented > 10, "{stats}");
-            assert_eq!((stats.dropped.total(), stats.completed), (0, 0), "{stats}");
+        for ends in BOTH_IPS {
+            for stats in tcp_through([all; 2], ends) {
+                assert!(stats.joined > 10 && stats.segmented > 10, "{stats}");
+                assert_eq!((stats.dropped.total(), stats.completed), (0, 0), "{stats}");
+            }
         }
     });
 }
@@ -352,9 +354,11 @@ fn tcp_goes_through_with_its_segments_joined() {
 #[test]
 fn tcp_goes_through_with_checksums_that_are_filled_in_here() {
     in_namespace("tcp_goes_through_with_checksums_that_are_filled_in_here", || {
-        let [_, there] = tcp_through([Offloads::CHECKSUM, Offloads::empty()]);
-        assert!(there.completed > 1_000, "{there}");
-        assert_eq!(there.dropped.total(), 0, "{there}");
+        for ends in BOTH_IPS {
+            let [_, there] = tcp_through([Offloads::CHECKSUM, Offloads::empty()], ends);
+            assert!(there.completed > 1_000, "{there}");
+            assert_eq!(there.dropped.total(), 0, "{there}");
+        }
     });
 }
 

@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{self, Write},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd},
     process::Command,
     thread,
@@ -47,7 +47,12 @@ pub fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
         .env(INSIDE, "1")
         .output();
     match again {
-        Ok(output) if output.status.success() => {}
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            for line in text.lines().filter(|line| line.starts_with("SKIPPED")) {
+                writeln!(io::stderr(), "{line}").unwrap();
+            }
+        }
         Ok(output) if String::from_utf8_lossy(&output.stderr).starts_with("unshare:") => {
             missing(test, "a network namespace (`unshare -rn` is refused)");
         }
@@ -75,15 +80,22 @@ pub fn unshare_network() -> io::Result<()> {
 
 /// Without the kernel's own chatter over IPv6.
 pub fn quiet() {
-    std::fs::write("/proc/thread-self/sys/net/ipv6/conf/default/disable_ipv6", "1")
-        .or_else(|_| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))
-        .unwrap();
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+}
+
+/// Addresses of IPv6 can be used at once: nobody else could have them.
+pub fn without_detection() {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
 }
 
 /// The kernel's end, in a namespace.
 pub const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
 /// An address beyond the interface.
 pub const OURS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
+
+/// The same over IPv6.
+pub const KERNEL_6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 1);
+pub const OURS_6: Ipv6Addr = Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, 2);
 
 /// A builder of an interface at [`KERNEL`].
 pub fn interface() -> TunTapBuilder {
