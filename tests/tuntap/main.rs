@@ -309,6 +309,7 @@ fn tcp_through(offloads: [Offloads; 2], ends: [IpAddr; 2]) -> [mbuf::io::TunTapS
         without_detection();
         let builder = TunTap::builder().tun().offload(offloads[1]);
         let tun = builder.address(ends[1], 24).build().unwrap();
+        usable(ends[1]);
         let listener = TcpListener::bind((ends[1], 80)).unwrap();
         hand_over.send(tun).unwrap();
         let (mut stream, _) = listener.accept().unwrap();
@@ -319,6 +320,7 @@ fn tcp_through(offloads: [Offloads; 2], ends: [IpAddr; 2]) -> [mbuf::io::TunTapS
     without_detection();
     let builder = TunTap::builder().tun().offload(offloads[0]);
     let here = builder.address(ends[0], 24).build().unwrap();
+    usable(ends[0]);
     let there = other_end.recv().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = stop.clone();

@@ -3,11 +3,11 @@
 use std::{
     env,
     io::{self, Write},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::{AsFd, AsRawFd},
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mbuf::{
@@ -49,8 +49,9 @@ pub fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
     match again {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            let mut stderr = io::stderr();
             for line in text.lines().filter(|line| line.starts_with("SKIPPED")) {
-                writeln!(io::stderr(), "{line}").unwrap();
+                writeln!(stderr, "{line}").unwrap();
             }
         }
         Ok(output) if String::from_utf8_lossy(&output.stderr).starts_with("unshare:") => {
@@ -66,7 +67,8 @@ pub fn missing(test: &str, what: &str) {
     let required = env::var_os("MBUF_REQUIRE_PEERS").is_some_and(|value| value == "1");
     assert!(!required, "{test}: there is no {what}, and MBUF_REQUIRE_PEERS is set");
     // Not `eprintln`, which the harness captures.
-    writeln!(io::stderr(), "SKIPPED {test}: there is no {what}").unwrap();
+    let mut stderr = io::stderr();
+    writeln!(stderr, "SKIPPED {test}: there is no {what}").unwrap();
 }
 
 /// A network namespace of its own for this thread, in which nothing but the tests speaks.
@@ -83,9 +85,18 @@ pub fn quiet() {
     std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
 }
 
-/// Addresses of IPv6 can be used at once: nobody else could have them.
+/// Addresses of IPv6 can be used soon: nobody else could have them.
 pub fn without_detection() {
     std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
+}
+
+/// Waits until the kernel's work queue has made the address usable, ten seconds at most.
+pub fn usable(address: IpAddr) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = UdpSocket::bind((address, 0)) {
+        assert!(Instant::now() < end, "{address}: {error}");
+        thread::yield_now();
+    }
 }
 
 /// The kernel's end, in a namespace.
