@@ -56,18 +56,40 @@ impl TunTapBuilder {
 
     /// The interface's name, up to 15 bytes; `%d` in it is a number that the kernel chooses. One that
     /// is there already, and that nobody else has attached to, is attached to.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().name("mbuf%d").build()?;
+    /// assert!(tap.name().starts_with("mbuf"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
     /// Ethernet frames: the default.
+    ///
+    /// ```no_run
+    /// use mbuf::io::{TunTap, TunTapKind};
+    ///
+    /// assert_eq!(TunTap::builder().tap().build()?.kind(), TunTapKind::Tap);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn tap(mut self) -> Self {
         self.kind = TunTapKind::Tap;
         self
     }
 
     /// IP packets.
+    ///
+    /// ```no_run
+    /// use mbuf::io::{TunTap, TunTapKind};
+    ///
+    /// assert_eq!(TunTap::builder().tun().build()?.kind(), TunTapKind::Tun);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn tun(mut self) -> Self {
         self.kind = TunTapKind::Tun;
         self
@@ -75,6 +97,14 @@ impl TunTapBuilder {
 
     /// Whether a virtio header goes before each packet (IFF_VNET_HDR), so that partial checksums and
     /// super-packets can be sent. Off by default.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().vnet_hdr(true).build()?;
+    /// assert!(tap.takes_partial_checksums() && tap.offloads().is_empty());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn vnet_hdr(mut self, yes: bool) -> Self {
         self.header = yes;
         if !yes {
@@ -86,6 +116,14 @@ impl TunTapBuilder {
     /// What the kernel may leave to who reads (TUNSETOFFLOAD): nothing, by default. Anything needs
     /// the virtio header, which this turns on. What the kernel does not know is left out, and said
     /// by an event; [`TunTap::offloads`] says what there is.
+    ///
+    /// ```no_run
+    /// use mbuf::io::{Offloads, TunTap};
+    ///
+    /// let tap = TunTap::builder().offload(Offloads::TSO).build()?;
+    /// assert_eq!(tap.offloads(), Offloads::TSO | Offloads::CHECKSUM);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn offload(mut self, offloads: Offloads) -> Self {
         self.offloads = offloads;
         if offloads.intersects(Offloads::TSO | Offloads::USO) {
@@ -97,24 +135,56 @@ impl TunTapBuilder {
 
     /// Whether the interface may have several queues, of which one is made here. Off by default;
     /// [`TunTapBuilder::build_queues`] of more than one turns it on.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let one = TunTap::builder().name("mbuf0").multi_queue(true).build()?;
+    /// let other = TunTap::builder().name("mbuf0").multi_queue(true).build()?;
+    /// assert_eq!(one.index(), other.index());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn multi_queue(mut self, yes: bool) -> Self {
         self.multi_queue = yes;
         self
     }
 
     /// Makes the interface outlive this process (TUNSETPERSIST). Not by default.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// drop(TunTap::builder().name("mbuf0").persistent(true).build()?);
+    /// assert!(std::path::Path::new("/sys/class/net/mbuf0").exists());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn persistent(mut self, yes: bool) -> Self {
         self.persistent = yes;
         self
     }
 
     /// The user, by number, that may attach to the interface later without CAP_NET_ADMIN.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().name("mbuf0").persistent(true).owner(1_000).build()?;
+    /// assert_eq!(tap.name(), "mbuf0"); // user 1,000 may attach to it from now on
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn owner(mut self, user: u32) -> Self {
         self.owner = Some(user);
         self
     }
 
     /// The longest IP packet in bytes; 1,500 by default.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// assert_eq!(TunTap::builder().mtu(9_000).build()?.mtu(), 9_000);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn mtu(mut self, bytes: u32) -> Self {
         self.mtu = Some(bytes);
         self
@@ -122,6 +192,14 @@ impl TunTapBuilder {
 
     /// The MAC of the **kernel's own end** of a TAP; a random one by default. That of this end is
     /// whatever is sent here.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().mac([2, 0, 0, 0, 0, 1]).build()?;
+    /// assert_eq!(tap.mac(), Some([2, 0, 0, 0, 0, 1]));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn mac(mut self, mac: [u8; 6]) -> Self {
         self.mac = Some(mac);
         self
@@ -130,6 +208,14 @@ impl TunTapBuilder {
     /// An address of the **kernel's own end**, and how many bits of it are the network's: the
     /// kernel then has a route to the other addresses of that network through the interface. One of
     /// IPv4, and any number of IPv6.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let _tap = TunTap::builder().address([10, 7, 0, 1].into(), 24).build()?;
+    /// assert!(std::net::UdpSocket::bind("10.7.0.1:0").is_ok()); // the kernel has it now
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn address(mut self, address: IpAddr, prefix: u8) -> Self {
         if address.is_ipv4() {
             self.addresses.retain(|(address, _)| !address.is_ipv4());
@@ -139,6 +225,18 @@ impl TunTapBuilder {
     }
 
     /// Whether the interface is brought up: it is, by default.
+    ///
+    /// ```no_run
+    /// use mbuf::{Pool, Queue, io::{Sink, TunTap}};
+    ///
+    /// let mut tap = TunTap::builder().up(false).build()?;
+    /// let pool = Pool::with_memory(1 << 20).unwrap();
+    /// let mut queue = Queue::new(1, 100);
+    /// queue.push(pool.chain_from(&[0; 64]).unwrap()).unwrap();
+    /// tap.send(&mut queue)?;
+    /// assert_eq!(tap.stats().dropped.down, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn up(mut self, yes: bool) -> Self {
         self.up = yes;
         self
@@ -149,6 +247,14 @@ impl TunTapBuilder {
     /// # Errors
     /// The system's, with the call, the interface and what is missing: `TUNSETIFF tap mbuf0: EPERM
     /// (Operation not permitted): needs CAP_NET_ADMIN in this network namespace, ...`.
+    ///
+    /// ```
+    /// use mbuf::io::TunTap;
+    ///
+    /// let error = TunTap::builder().name("a/b").build().unwrap_err();
+    /// assert_eq!(error.to_string(), "\"a/b\" cannot be the name of an interface");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn build(self) -> io::Result<TunTap> {
         let mut queues = self.build_queues(1)?;
         queues.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
@@ -160,6 +266,14 @@ impl TunTapBuilder {
     ///
     /// # Errors
     /// As [`TunTapBuilder::build`]; [`io::ErrorKind::InvalidInput`] for no queue at all.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let queues = TunTap::builder().build_queues(4)?;
+    /// assert!(queues.iter().all(|queue| queue.name() == queues[0].name()));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn build_queues(self, queues: usize) -> io::Result<Vec<TunTap>> {
         if queues == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an interface of no queues"));

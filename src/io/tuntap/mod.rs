@@ -190,39 +190,97 @@ impl TunTap {
     }
 
     /// The interface's name.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().name("mbuf0").build()?;
+    /// assert_eq!(tap.name(), "mbuf0");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn name(&self) -> &str {
         &self.device.name
     }
 
     /// Whether it is a TUN or a TAP.
+    ///
+    /// ```no_run
+    /// use mbuf::io::{TunTap, TunTapKind};
+    ///
+    /// let tun = TunTap::builder().tun().build()?;
+    /// assert_eq!(tun.kind(), TunTapKind::Tun);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn kind(&self) -> TunTapKind {
         self.device.kind
     }
 
     /// The interface's index.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().name("mbuf0").build()?;
+    /// assert!(tap.index() > 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn index(&self) -> u32 {
         self.device.index
     }
 
     /// The longest IP packet that the interface carries, in bytes, as it was when that was last
     /// looked at: when the queue was made, or a longer packet came.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().mtu(9_000).build()?;
+    /// assert_eq!(tap.mtu(), 9_000);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn mtu(&self) -> usize {
         self.device.mtu
     }
 
     /// The MAC of the kernel's own end, when the queue was made; `None` for a TUN.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().mac([2, 0, 0, 0, 0, 1]).build()?;
+    /// assert_eq!(tap.mac(), Some([2, 0, 0, 0, 0, 1]));
+    /// assert_eq!(TunTap::builder().tun().build()?.mac(), None);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn mac(&self) -> Option<[u8; 6]> {
         self.device.mac
     }
 
     /// What the kernel leaves to who reads. It may be less than was asked for, where the kernel does
     /// not know it.
+    ///
+    /// ```no_run
+    /// use mbuf::io::{Offloads, TunTap};
+    ///
+    /// let tap = TunTap::builder().offload(Offloads::TSO).build()?;
+    /// assert!(Offloads::all().contains(tap.offloads()));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn offloads(&self) -> Offloads {
         self.device.offloads
     }
 
     /// Whether a packet that is [`SEGMENTED`](Offload::SEGMENTED) can be sent: for TCP
     /// ([`Offloads::TSO`]) or UDP ([`Offloads::USO`]), or whatever is asked of both.
+    ///
+    /// ```no_run
+    /// use mbuf::io::{Offloads, TunTap};
+    ///
+    /// let tap = TunTap::builder().vnet_hdr(true).build()?;
+    /// assert!(tap.takes_segments(Offloads::TSO));
+    /// assert!(!TunTap::builder().build()?.takes_segments(Offloads::TSO));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn takes_segments(&self, of: Offloads) -> bool {
         let Cuts { tcp, udp } = self.device.cuts;
         (tcp || !of.contains(Offloads::TSO)) && (udp || !of.contains(Offloads::USO))
@@ -230,6 +288,14 @@ impl TunTap {
 
     /// Whether partial checksums are left to the kernel when sending; if not, they are filled in
     /// here, at the cost of reading the packet.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().vnet_hdr(true).build()?;
+    /// assert!(tap.takes_partial_checksums());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn takes_partial_checksums(&self) -> bool {
         self.device.header
     }
@@ -238,6 +304,17 @@ impl TunTap {
     ///
     /// # Errors
     /// The system's.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().name("mbuf0").build()?;
+    /// let index = tap.index();
+    /// tap.set_persistent(true)?;
+    /// drop(tap);
+    /// assert_eq!(TunTap::builder().name("mbuf0").build()?.index(), index);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_persistent(&self, yes: bool) -> io::Result<()> {
         tun::set_persistent(self.file.as_fd(), yes)
             .map_err(|errno| named("TUNSETPERSIST on", self, errno.0))
@@ -245,16 +322,45 @@ impl TunTap {
 
     /// Gives the buffers that are posted for the next receive back to the pool. To be called when
     /// the queue goes idle.
+    ///
+    /// ```no_run
+    /// use mbuf::{Batch, Pool, io::{Source, TunTap}};
+    ///
+    /// let pool = Pool::with_memory(16 << 20).unwrap();
+    /// let mut tap = TunTap::builder().build()?;
+    /// tap.recv(&pool.receiver(), &mut Batch::new())?; // nothing is there
+    /// tap.release();
+    /// assert_eq!(pool.stats().in_use(), 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn release(&mut self) {
         self.receiving.release();
     }
 
     /// Whether the last receive found that nothing more was there.
+    ///
+    /// ```no_run
+    /// use mbuf::{Batch, Pool, io::{Source, TunTap}};
+    ///
+    /// let pool = Pool::with_memory(16 << 20).unwrap();
+    /// let mut tap = TunTap::builder().build()?;
+    /// tap.recv(&pool.receiver(), &mut Batch::new())?; // nothing is there
+    /// assert!(tap.is_drained());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn is_drained(&self) -> bool {
         self.receiving.is_drained()
     }
 
     /// What it has done so far.
+    ///
+    /// ```no_run
+    /// use mbuf::io::TunTap;
+    ///
+    /// let tap = TunTap::builder().name("mbuf0").build()?;
+    /// assert_eq!((tap.stats().received, tap.stats().dropped.total()), (0, 0));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn stats(&self) -> TunTapStats {
         self.stats
     }

@@ -172,7 +172,10 @@ impl Receiving {
             }
             return Ok(None);
         }
-        self.join(&mut first, stats, receiver);
+        if !self.join(&mut first, stats, receiver) {
+            stats.truncated += 1;
+            return Ok(None);
+        }
         if let Ok(header) = header::Header::read_from_bytes(header) {
             header.tell(first.meta_mut());
         }
@@ -183,9 +186,9 @@ impl Receiving {
     }
 
     /// Puts what is in `rest` behind the first buffer, in a buffer of its size if it is little.
-    fn join(&mut self, first: &mut Chain, stats: &mut TunTapStats, receiver: &Receiver) {
-        let Some(rest) = self.rest.take_if(|rest| !rest.is_empty()) else { return };
-        let mut rest = rest;
+    /// Answers whether it could: only at 4 GiB could it not.
+    fn join(&mut self, first: &mut Chain, stats: &mut TunTapStats, receiver: &Receiver) -> bool {
+        let Some(mut rest) = self.rest.take_if(|rest| !rest.is_empty()) else { return true };
         if rest.len() <= COPY_BREAK
             && Class::for_len(rest.len()) < self.class
             && let Ok(copied) = copy(&rest, receiver)
@@ -197,10 +200,7 @@ impl Receiving {
             }
             rest = copied;
         }
-        if let Err(rejected) = first.concat(rest) {
-            // Only at 4 GiB, or of another pool.
-            drop(rejected);
-        }
+        first.concat(rest).is_ok()
     }
 }
 

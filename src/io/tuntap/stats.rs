@@ -77,11 +77,21 @@ pub struct TunTapDropped {
 
 impl TunTapDropped {
     /// All of them.
+    ///
+    /// ```
+    /// let dropped = mbuf::io::TunTapStats::default().dropped;
+    /// assert_eq!(dropped.total(), 0);
+    /// ```
     pub fn total(&self) -> u64 {
         self.rows().iter().map(|(_, count)| count).sum()
     }
 
     /// Reasons and counts, in a fixed order.
+    ///
+    /// ```
+    /// let dropped = mbuf::io::TunTapStats::default().dropped;
+    /// assert!(dropped.rows().iter().all(|&(_, count)| count == 0));
+    /// ```
     pub fn rows(&self) -> [(&'static str, u64); 8] {
         [
             ("down", self.down),
