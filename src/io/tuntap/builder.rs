@@ -154,8 +154,8 @@ impl TunTapBuilder {
     /// ```no_run
     /// use mbuf::io::TunTap;
     ///
-    /// drop(TunTap::builder().name("mbuf0").persistent(true).build()?);
-    /// assert!(std::path::Path::new("/sys/class/net/mbuf0").exists());
+    /// let index = TunTap::builder().name("mbuf0").persistent(true).build()?.index();
+    /// assert_eq!(TunTap::builder().name("mbuf0").build()?.index(), index);
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn persistent(mut self, yes: bool) -> Self {
