@@ -15,6 +15,7 @@ pages! {
     tour "../docs/tour.md"
     your_first_protocol "../docs/your-first-protocol.md"
     run_it_on_a_socket "../docs/run-it-on-a-socket.md"
+    run_it_on_a_tap "../docs/run-it-on-a-tap.md"
     move_files "../docs/move-files.md"
     embed_a_stack "../docs/embed-a-stack.md"
     size_a_pool "../docs/size-a-pool.md"

@@ -22,7 +22,11 @@ use std::{
     ops::RangeBounds,
 };
 
-use crate::{chain::Chain, error::Result};
+use crate::{
+    chain::Chain,
+    error::{Error, Result},
+    meta::Offload,
+};
 
 /// A ones' complement sum that grows piece by piece, however the pieces are cut.
 ///
@@ -292,6 +296,50 @@ pub fn fold(sum: u32) -> u16 {
     fold_native(u64::from(sum))
 }
 
+/// Completes a partial checksum: the field, `field` bytes behind `start`, holds the sum of the pseudo
+/// header (not complemented, as Linux and virtio have it), and what becomes of it covers all from
+/// `start` to the end of the chain. A result of 0 is written as 0xffff, which means the same and is
+/// right for UDP too, where 0 is *no checksum* (RFC 768). The flag
+/// [`Offload::CHECKSUM_PARTIAL`] is taken from the metadata.
+///
+/// Shared bytes of the field are copied first: a sharer never sees the write. O(n + segments).
+///
+/// # Errors
+/// [`Error::TooShort`] where the field is not within the chain, [`Error::NoBuffers`] where shared
+/// bytes have to be copied, [`Error::Io`] where an opaque segment cannot be read: unchanged.
+///
+/// [`Error::TooShort`]: crate::Error::TooShort
+/// [`Error::NoBuffers`]: crate::Error::NoBuffers
+/// [`Error::Io`]: crate::Error::Io
+///
+/// ```
+/// use mbuf::chain::checksum::{self, Sum};
+///
+/// let pool = mbuf::Pool::with_memory(1 << 20)?;
+/// let pseudo = Sum::ipv4("192.0.2.1".parse()?, "192.0.2.2".parse()?, 17, 11);
+/// let mut packet = pool.chain_from(&[0x00, 0x07, 0x00, 0x09, 0x00, 0x0b, 0x00, 0x00, 1, 2, 3])?;
+/// packet.copy_back(6, &pseudo.fold().to_be_bytes())?;
+/// packet.prepend_slice(&[0x45; 20])?; // whatever comes before it does not matter
+/// checksum::complete(&mut packet, 20, 6)?;
+/// assert_eq!(packet.to_vec()?[26..28], [0x77, 0xc2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn complete(chain: &mut Chain, start: usize, field: usize) -> Result<()> {
+    let at = start.saturating_add(field);
+    let needed = at.saturating_add(2);
+    if needed > chain.len() {
+        return Err(Error::TooShort { needed, available: chain.len() });
+    }
+    let checksum = match chain.checksum(start..)? {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    chain.copy_back(at, &checksum.to_be_bytes())?;
+    let offload = chain.meta().offload();
+    chain.meta_mut().set_offload(offload - Offload::CHECKSUM_PARTIAL);
+    Ok(())
+}
+
 /// The most bytes that [`words`] is given: far from where its lanes would overflow (2^31 turns).
 const MAX_PIECE: usize = 1 << 30;
 
@@ -395,6 +443,40 @@ mod tests {
             bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
             prop_assert_eq!(update(old_sum, old, new), of(&bytes));
         }
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed_however_the_chain_is_cut_and_shared() {
+        let pool = crate::Pool::with_memory(1 << 20).unwrap();
+        let pseudo = Sum::ipv4([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 17, 29);
+        let mut bytes = vec![0xaa; 14];
+        bytes.extend([0, 7, 0, 9, 0, 29]);
+        bytes.extend(pseudo.fold().to_be_bytes());
+        bytes.extend(1..=21);
+        let whole = naive(&bytes[14..]);
+        for cut in 1..bytes.len() {
+            let mut chain = pool.chain_from(&bytes[..cut]).unwrap();
+            chain.concat(pool.chain_from(&bytes[cut..]).unwrap()).unwrap();
+            chain.meta_mut().set_offload(Offload::CHECKSUM_PARTIAL | Offload::SEGMENTED);
+            let other = chain.share().unwrap();
+            complete(&mut chain, 14, 6).unwrap();
+            assert_eq!(chain.to_vec().unwrap()[20..22], whole.to_be_bytes(), "cut at {cut}");
+            assert_eq!(chain.meta().offload(), Offload::SEGMENTED);
+            assert_eq!(other.to_vec().unwrap(), bytes, "a sharer sees no write");
+        }
+    }
+
+    #[test]
+    fn a_completed_checksum_is_never_zero_and_a_field_outside_is_refused() {
+        let pool = crate::Pool::with_memory(1 << 20).unwrap();
+        let mut chain = pool.chain_from(&[0xff, 0xff, 0, 0]).unwrap();
+        complete(&mut chain, 0, 2).unwrap();
+        assert_eq!(chain.to_vec().unwrap(), [0xff; 4]);
+        for (start, field) in [(0, 3), (4, 0), (3, 0), (usize::MAX, 1), (0, usize::MAX)] {
+            let error = complete(&mut chain, start, field).unwrap_err();
+            assert!(matches!(error, Error::TooShort { available: 4, .. }), "{error}");
+        }
+        assert_eq!(chain.to_vec().unwrap(), [0xff; 4]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub struct CallError {
     call: &'static str,
     object: String,
     errno: i32,
+    hint: Option<&'static str>,
 }
 
 impl CallError {
@@ -41,9 +42,10 @@ impl fmt::Display for CallError {
         let words = io::Error::from_raw_os_error(self.errno).to_string();
         let words = words.split(" (os error").next().unwrap_or_default();
         match name(self.errno) {
-            Some(name) => write!(f, ": {name} ({words})"),
-            None => write!(f, ": error {} ({words})", self.errno),
+            Some(name) => write!(f, ": {name} ({words})")?,
+            None => write!(f, ": error {} ({words})", self.errno)?,
         }
+        self.hint.map_or(Ok(()), |hint| write!(f, ": {hint}"))
     }
 }
 
@@ -70,7 +72,19 @@ pub(crate) fn call(error: &io::Error) -> Option<&CallError> {
 #[cold]
 pub(crate) fn named(call: &'static str, object: impl fmt::Display, errno: i32) -> io::Error {
     let kind = io::Error::from_raw_os_error(errno).kind();
-    io::Error::new(kind, CallError { call, object: object.to_string(), errno })
+    io::Error::new(kind, CallError { call, object: object.to_string(), errno, hint: None })
+}
+
+/// As [`named`], with what is to be done about it.
+#[cold]
+pub(crate) fn advised(
+    call: &'static str,
+    object: impl fmt::Display,
+    errno: i32,
+    hint: Option<&'static str>,
+) -> io::Error {
+    let kind = io::Error::from_raw_os_error(errno).kind();
+    io::Error::new(kind, CallError { call, object: object.to_string(), errno, hint })
 }
 
 /// Gives an error of the standard library (or of socket2 or mio) the name of its call and object.
@@ -98,6 +112,7 @@ pub(super) fn name(errno: i32) -> Option<&'static str> {
         ENOPROTOOPT EPROTONOSUPPORT EOPNOTSUPP EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN
         ENETUNREACH ENONET ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN
         ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ENODATA EPROTO
+        EBADFD ENOTTY ERANGE
     }
 }
 
@@ -113,6 +128,9 @@ mod tests {
         assert_eq!(errno(&error), Some(libc::EPIPE));
         let error = rename("bind", "to /x", io::Error::from_raw_os_error(libc::EADDRINUSE));
         assert_eq!(errno(&error), Some(libc::EADDRINUSE));
+        let error = advised("TUNSETIFF", "tap x0", libc::EPERM, Some("needs CAP_NET_ADMIN"));
+        let text = "TUNSETIFF tap x0: EPERM (Operation not permitted): needs CAP_NET_ADMIN";
+        assert_eq!((error.to_string().as_str(), errno(&error)), (text, Some(libc::EPERM)));
         let error = rename("bind", "to /x", io::Error::other("odd"));
         assert_eq!((error.to_string().as_str(), errno(&error)), ("bind to /x: odd", None));
     }

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`Stream`] | bytes over TCP and Unix sockets |
 //! | [`Datagram`] | datagrams over UDP and Unix sockets |
+//! | [`TunTap`] | packets of a network interface of this host |
 //! | [`FileSource`], [`FileSink`] | the bytes of a file, by calls or through a mapping |
 //! | [`pipe()`] | either, in memory |
 //!
@@ -38,6 +39,7 @@ pub mod reactor;
 pub mod store;
 pub mod stream;
 mod sys;
+pub mod tuntap;
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ pub use file::{Extent, FileSink, FileSource, MappedFile, SinkKind, SourceKind, W
 pub use pipe::{Pipe, PipeOptions, pipe};
 pub use stream::{Stream, StreamStats};
 pub use sys::{drain_eventfd, eventfd, raise_file_limit};
+pub use tuntap::{Offloads, TunTap, TunTapBuilder, TunTapDropped, TunTapKind, TunTapStats};
 
 /// What a source brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,7 @@ pub(crate) mod beneath;
 mod messages;
 pub(crate) mod positional;
 pub(crate) mod room;
+pub(crate) mod tun;
 
 pub(crate) use address::{Arrival, Control, Name, unix_address};
 pub(crate) use messages::{

@@ -20,6 +20,7 @@ mod contract;
 mod datagram;
 mod faults;
 mod stream;
+mod tuntap;
 mod unix;
 
 /// A pool of about 8 MiB, with enough of every class.

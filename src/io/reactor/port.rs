@@ -5,12 +5,12 @@ use std::{fmt, io};
 use mio::event;
 
 use super::PortCounts;
-use crate::io::{Datagram, Sink, Source, Stream, errno, error::named};
+use crate::io::{Datagram, Sink, Source, Stream, TunTap, errno, error::named};
 
 /// A source and sink that a [`Reactor`](super::Reactor) can drive: one over a descriptor that
 /// epoll(7) can watch.
 ///
-/// [`Stream`] and [`Datagram`] are ports; a device of one's own becomes one by implementing this
+/// [`Stream`], [`Datagram`] and [`TunTap`] are ports; a device of one's own becomes one by implementing this
 /// trait, whose methods all have a default that is right for packet devices.
 pub trait Port: Source + Sink + event::Source + Send + fmt::Debug {
     /// Whether the connection has been made; asked when the port has become writable for the first
@@ -123,5 +123,23 @@ impl Port for Datagram {
 
     fn release(&mut self) {
         Datagram::release(self);
+    }
+}
+
+impl Port for TunTap {
+    fn is_drained(&self) -> bool {
+        TunTap::is_drained(self)
+    }
+
+    fn count(&self, counts: &mut PortCounts) {
+        self.stats().lost().for_each(|(reason, count)| counts.dropped(reason, count));
+    }
+
+    fn keeps_buffers(&self) -> bool {
+        true
+    }
+
+    fn release(&mut self) {
+        TunTap::release(self);
     }
 }

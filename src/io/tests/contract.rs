@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 use crate::{
-    io::{Datagram, DatagramOptions, PipeOptions, Stream, faults, pipe},
+    io::{Datagram, DatagramOptions, PipeOptions, Stream, TunTap, TunTapKind, faults, pipe},
     meta::Address,
     testing::{Clock, Collector, Faults, FaultySink, Link, Schedule, Step},
 };
@@ -520,6 +520,25 @@ fn sources_keep_their_contract() {
             draws: true,
         }
     });
+    for (name, mtu, header) in [("tun", 20_000, false), ("tun with a header", 1_500, true)] {
+        source_contract(name, &pool, || {
+            let (here, there) = UnixDatagram::pair().unwrap();
+            here.set_nonblocking(true).unwrap();
+            let source = TunTap::over(here.into(), TunTapKind::Tun, mtu, header);
+            let fd = source.as_fd().try_clone_to_owned().unwrap();
+            SourceCase {
+                source: Box::new(source),
+                ready: Box::new(move || wait(&fd, Interest::READABLE)),
+                feed: Box::new(move |bytes| {
+                    let header = vec![0; if header { 10 } else { 0 }];
+                    there.send(&[&header, bytes].concat()).unwrap();
+                }),
+                close: None,
+                packets: true,
+                draws: true,
+            }
+        });
+    }
     source_contract("pipe", &pool, || pipe_source(&PipeOptions::default(), &pool));
     let cut = PipeOptions { cut: 7, ..PipeOptions::default() };
     source_contract("pipe cut at 7", &pool, || pipe_source(&cut, &pool));
@@ -585,6 +604,26 @@ fn sinks_keep_their_contract() {
             packets: true,
         }
     });
+    for (name, header) in [("tun", false), ("tun with a header", true)] {
+        sink_contract(name, &pool, || {
+            let (here, there) = UnixDatagram::pair().unwrap();
+            here.set_nonblocking(true).unwrap();
+            there.set_nonblocking(true).unwrap();
+            SinkCase {
+                sink: Box::new(TunTap::over(here.into(), TunTapKind::Tun, 1_500, header)),
+                destination: Address::None,
+                take: Box::new(move || {
+                    let mut packets = take_datagrams(|bytes| there.recv(bytes));
+                    if header {
+                        packets.iter_mut().for_each(|packet| drop(packet.drain(..10)));
+                    }
+                    packets
+                }),
+                close: None,
+                packets: true,
+            }
+        });
+    }
     sink_contract("pipe", &pool, || pipe_sink(&PipeOptions::default(), &pool));
     let narrow = PipeOptions { bytes: 3, cut: 2, ..PipeOptions::default() };
     sink_contract("narrow pipe", &pool, || pipe_sink(&narrow, &pool));
