@@ -11,6 +11,7 @@
 //! | [`Stream`] | bytes over TCP and Unix sockets |
 //! | [`Datagram`] | datagrams over UDP and Unix sockets |
 //! | [`FileSource`], [`FileSink`] | the bytes of a file, by calls or through a mapping |
+//! | [`capture`] | packets out of pcap and pcapng files, and into them |
 //! | [`pipe()`] | either, in memory |
 //!
 //! and a [`MappedFile`] is storage for chains that a stream sends without copying. A source draws
@@ -29,6 +30,7 @@ use crate::{
     queue::{Batch, Queue},
 };
 
+pub mod capture;
 pub mod datagram;
 pub(crate) mod error;
 pub mod faults;

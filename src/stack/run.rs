@@ -10,10 +10,9 @@ use crate::{chain::Chain, pool::Event};
 /// Fewer chains are no batch, whatever a layer says.
 pub(super) const FEW: usize = 4;
 
-/// How it runs.
 /// What happens to a chain that is given to a layer.
 #[inline(always)]
-fn passed(hop: Hop) -> Event {
+pub(super) fn passed(hop: Hop) -> Event {
     if hop.is_up() { Event::Up } else { Event::Down }
 }
 
@@ -77,12 +76,14 @@ impl Stack {
     pub(super) fn deliver(&mut self, hop: Hop, rounds: usize) -> usize {
         let way = &mut self.core.ways[hop.way()];
         let (layer, next) = (way.layer, way.next);
+        let Some(protocol) = self.protocols.get_mut(layer as usize) else {
+            return self.deliver_tapped(hop, rounds);
+        };
         way.total += way.pending.len() as u64;
         if !hop.is_up() {
             self.core.transit_bytes -= std::mem::take(&mut way.bytes);
             self.core.transit_chains -= way.pending.len();
         }
-        let protocol = &mut *self.protocols[layer as usize];
         if way.pending.len() == 1
             && let Some(chain) = way.pending.pop()
         {
