@@ -95,6 +95,7 @@ pub struct CaptureSource<R> {
     skipped: u64,
     /// The packet at the front, for which there was no buffer.
     pending: Option<Packet>,
+    skipping: Option<Skipped>,
     records: Vec<Record>,
     error: Option<io::Error>,
     ended: bool,
@@ -105,6 +106,16 @@ struct Packet {
     record: Record,
     bytes: Range<usize>,
     end: usize,
+}
+
+/// A block that is being passed over.
+#[derive(Debug, Clone, Copy)]
+struct Skipped {
+    kind: u32,
+    len: usize,
+    at: u64,
+    /// Bytes before its last four.
+    left: usize,
 }
 
 /// How an interface counts time.
@@ -180,6 +191,7 @@ impl<R: Read> CaptureSource<R> {
             packets: 0,
             skipped: 0,
             pending: None,
+            skipping: None,
             records: Vec::new(),
             error: None,
             ended: false,
@@ -306,7 +318,7 @@ impl<R: Read> CaptureSource<R> {
         let packet = match self.format {
             Format::Pcap => self.next_of_pcap()?,
             Format::Pcapng => loop {
-                if !self.fill(1)? {
+                if self.skipping.is_none() && !self.fill(1)? {
                     break None;
                 }
                 if let Some(packet) = self.next_block()? {
@@ -358,6 +370,10 @@ impl<R: Read> CaptureSource<R> {
 
     /// A block of pcapng: a packet, or what was learnt or skipped.
     fn next_block(&mut self) -> io::Result<Option<Packet>> {
+        if let Some(block) = self.skipping {
+            self.skip(block)?;
+            return Ok(None);
+        }
         if !self.fill(12)? {
             return Err(self.cut_short("a block", 12));
         }
@@ -384,7 +400,7 @@ impl<R: Read> CaptureSource<R> {
         }
         let known = [SECTION, INTERFACE, ENHANCED_PACKET, SIMPLE_PACKET, OLD_PACKET];
         if !known.contains(&kind) {
-            self.skip(kind, len)?;
+            self.skip(Skipped { kind, len, at: self.position, left: len - 4 })?;
             return Ok(None);
         }
         if len > MAX_BLOCK {
@@ -427,19 +443,22 @@ impl<R: Read> CaptureSource<R> {
     }
 
     /// Passes over a block without keeping it.
-    fn skip(&mut self, kind: u32, len: usize) -> io::Result<()> {
-        let at = self.position;
-        let mut left = len - 4;
+    fn skip(&mut self, block: Skipped) -> io::Result<()> {
+        // Where the input has nothing more for now, it goes on from here.
+        self.skipping = Some(block);
+        let Skipped { kind, len, at, mut left } = block;
         while left > 0 && self.fill(1)? {
             let part = left.min(self.unread.len());
             self.consume(part);
             left -= part;
+            self.skipping = Some(Skipped { left, ..block });
         }
         if left > 0 || !self.fill(4)? {
             return Err(self.cut_short_from("a block", at, len));
         }
         self.check_trailer(kind, len, 0)?;
         self.consume(4);
+        self.skipping = None;
         self.skipped += 1;
         Ok(())
     }
