@@ -322,7 +322,7 @@ impl Read for Slow<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.blocked = !self.blocked;
         if self.blocked && self.given > 64 {
-            let interrupted = self.given % 2 == 0;
+            let interrupted = self.given.is_multiple_of(2);
             return Err(
                 if interrupted { ErrorKind::Interrupted } else { ErrorKind::WouldBlock }.into()
             );
