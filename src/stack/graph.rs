@@ -173,6 +173,30 @@ pub(super) struct Way {
     pub(super) next: Next,
 }
 
+impl Way {
+    /// Puts a chain in line for the layer.
+    #[inline(always)]
+    pub(super) fn line_up(
+        &mut self,
+        hop: Hop,
+        chain: Chain,
+        ready: &mut VecDeque<Hop>,
+        transit_bytes: &mut usize,
+        transit_chains: &mut usize,
+    ) {
+        if !hop.is_up() {
+            let bytes = chain.len();
+            self.bytes += bytes;
+            *transit_bytes += bytes;
+            *transit_chains += 1;
+        }
+        if self.pending.is_empty() {
+            ready.push_back(hop);
+        }
+        self.pending.push(chain);
+    }
+}
+
 /// Where a layer hands a chain on to if it says no more than up or down.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Next {
@@ -308,23 +332,7 @@ impl Core {
         {
             return self.refuse(hop, error);
         }
-        self.line_up(hop, chain);
-    }
-
-    /// Puts a chain on the way to a layer.
-    #[inline(always)]
-    pub(super) fn line_up(&mut self, hop: Hop, chain: Chain) {
-        let way = &mut self.ways[hop.way()];
-        if !hop.is_up() {
-            let bytes = chain.len();
-            way.bytes += bytes;
-            self.transit_bytes += bytes;
-            self.transit_chains += 1;
-        }
-        if way.pending.is_empty() {
-            self.ready.push_back(hop);
-        }
-        way.pending.push(chain);
+        way.line_up(hop, chain, &mut self.ready, &mut self.transit_bytes, &mut self.transit_chains);
     }
 
     /// A packet whose header could not be made contiguous is dropped, counted in the layer that it

@@ -189,7 +189,7 @@ impl Core {
             taps.tap.record(&Tapped::new(hop, self.now, &chain, Some(reason)));
             return self.refuse(hop, error);
         }
-        self.line_up(hop, chain);
+        way.line_up(hop, chain, &mut self.ready, &mut self.transit_bytes, &mut self.transit_chains);
     }
 
     /// A layer drops a chain that came by that hop, while the edge may be tapped.
