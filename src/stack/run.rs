@@ -76,14 +76,14 @@ impl Stack {
     pub(super) fn deliver(&mut self, hop: Hop, rounds: usize) -> usize {
         let way = &mut self.core.ways[hop.way()];
         let (layer, next) = (way.layer, way.next);
-        let Some(protocol) = self.protocols.get_mut(layer as usize) else {
-            return self.deliver_tapped(hop, rounds);
-        };
         way.total += way.pending.len() as u64;
         if !hop.is_up() {
             self.core.transit_bytes -= std::mem::take(&mut way.bytes);
             self.core.transit_chains -= way.pending.len();
         }
+        let Some(protocol) = self.protocols.get_mut(layer as usize) else {
+            return self.deliver_tapped(hop, rounds);
+        };
         if way.pending.len() == 1
             && let Some(chain) = way.pending.pop()
         {

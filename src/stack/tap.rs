@@ -1,8 +1,8 @@
 //! Looking at what passes an edge: [`Tap`].
 //!
-//! A tapped edge costs what it costs; one that is not costs nothing, not even a comparison. Each
-//! step of a chain asks anyway whether a layer or a port is at the end of its way, and which: a way
-//! that is tapped names neither. What is really there stands aside, in [`Taps`], where only the cold
+//! A tapped edge costs what it costs; one that is not has no comparison of its own. Each step of a
+//! chain asks anyway whether there is such a layer or port as its way names: a way that is tapped
+//! names none that there is. What is really there stands aside, in [`Taps`], where only the cold
 //! path of those questions looks. Drops are found by the same trick: while a tap is there the rows
 //! of all counts of drops are set aside, so that every reason counts as one that was never met.
 
@@ -220,19 +220,20 @@ impl Context<'_> {
 }
 
 impl Stack {
-    /// One chain of those that are pending on a tapped way. The rounds left are answered.
+    /// One chain of those that are pending on a tapped way, all of which were counted as delivered:
+    /// the others are not, yet. The rounds left are answered.
     #[cold]
     pub(super) fn deliver_tapped(&mut self, hop: Hop, rounds: usize) -> usize {
         let (layer, _) = self.core.end_of(hop);
         let way = &mut self.core.ways[hop.way()];
         let next = way.next;
         let Some(mut chain) = way.pending.pop() else { return rounds };
-        way.total += 1;
+        let left = way.pending.len();
+        way.total -= left as u64;
         if !hop.is_up() {
-            let bytes = chain.len();
-            way.bytes -= bytes;
-            self.core.transit_bytes -= bytes;
-            self.core.transit_chains -= 1;
+            way.bytes = way.pending.iter().map(Chain::len).sum();
+            self.core.transit_bytes += way.bytes;
+            self.core.transit_chains += left;
         }
         if !way.pending.is_empty() {
             self.core.ready.push_front(hop);

@@ -37,7 +37,7 @@ const MAX_INTERFACES: usize = 4096;
 /// let record = Record { time: Some(1_000_000_000), interface: tap0, ..Record::default() };
 /// writer.write(&record, &pool.chain_from(&[0; 60])?)?;
 /// assert_eq!(writer.packets(), 1);
-/// assert_eq!(writer.into_inner().len(), 28 + 44 + 92);
+/// assert_eq!(writer.into_inner().len(), 28 + 40 + 92);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CaptureWriter<W> {
