@@ -81,7 +81,10 @@ fuzz_target!(|bytes: &[u8]| {
     for ((was, bytes), (is, again)) in packets.iter().zip(&again) {
         assert_eq!(bytes, again);
         assert_eq!((was.interface, was.direction), (is.interface, is.direction));
-        assert_eq!((was.time.unwrap_or(0), was.original.max(was.captured)), (is.time.unwrap(), is.original));
+        assert_eq!(
+            (was.time.unwrap_or(0), was.original.max(was.captured)),
+            (is.time.unwrap(), is.original)
+        );
     }
     assert_eq!(pool.stats().in_use(), 0);
 });
