@@ -356,6 +356,11 @@ impl Chain {
         self.run.prefetch_bytes();
     }
 
+    /// Where its head lies: what tells a chain from others that live at the time.
+    pub(crate) fn place(&self) -> usize {
+        std::ptr::from_ref(self.run.head()).addr()
+    }
+
     /// Something happens to the chain.
     #[inline(always)]
     pub(crate) fn note(&self, event: Event) {

@@ -12,6 +12,7 @@
 //! | [`Datagram`] | datagrams over UDP and Unix sockets |
 //! | [`TunTap`] | packets of a network interface of this host |
 //! | [`FileSource`], [`FileSink`] | the bytes of a file, by calls or through a mapping |
+//! | [`capture`] | packets out of pcap and pcapng files, and into them |
 //! | [`pipe()`] | either, in memory |
 //!
 //! and a [`MappedFile`] is storage for chains that a stream sends without copying. A source draws
@@ -30,6 +31,7 @@ use crate::{
     queue::{Batch, Queue},
 };
 
+pub mod capture;
 pub mod datagram;
 pub(crate) mod error;
 pub mod faults;

@@ -343,6 +343,7 @@ impl StackBuilder {
             transit_chains: 0,
             closing: false,
             bell: Arc::default(),
+            taps: None,
         };
         Ok(Stack::assemble(core, self.protocols, bottom_up, self.rounds))
     }

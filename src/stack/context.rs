@@ -46,11 +46,11 @@ impl fmt::Debug for Outcome {
 /// In the examples, `layer(f)` is a layer whose `input` is `f`, and `listener(f)` one whose `signal`
 /// is `f` and which sends back what comes in; `PORT` is the first port, and `pool` a pool.
 pub struct Context<'a> {
-    core: &'a mut Core,
-    layer: u16,
+    pub(super) core: &'a mut Core,
+    pub(super) layer: u16,
     next: Next,
     /// The hop by which the chain at hand came; `SETTLED` in a timeout or a signal.
-    came: Hop,
+    pub(super) came: Hop,
 }
 
 /// The outcomes: what becomes of a chain.
@@ -244,10 +244,12 @@ impl Context<'_> {
     /// assert_eq!(stack.stats().dropped(DropReason::MALFORMED), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn drop(&mut self, chain: Chain, reason: DropReason) -> Outcome {
+    pub fn drop(&mut self, mut chain: Chain, reason: DropReason) -> Outcome {
+        if !self.core.nodes[self.layer as usize].drops.count_met(reason, 1) {
+            self.drop_unmet(&mut chain, reason);
+        }
         chain.note(Event::Discarded);
         drop(chain);
-        self.core.nodes[self.layer as usize].drops.count(reason, 1);
         Outcome::SETTLED
     }
 

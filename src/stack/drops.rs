@@ -81,7 +81,9 @@ impl fmt::Display for DropReason {
 #[derive(Debug, Default)]
 pub(super) struct DropTable {
     declared: Vec<DropReason>,
+    /// Empty while they are set aside.
     rows: Vec<Row>,
+    aside: Option<Vec<Row>>,
 }
 
 #[derive(Debug)]
@@ -96,49 +98,68 @@ const MAX_UNDECLARED: usize = 16;
 
 impl DropTable {
     pub(super) fn new(declared: Vec<DropReason>) -> Self {
-        Self { declared, rows: Vec::new() }
+        Self { declared, rows: Vec::new(), aside: None }
+    }
+
+    /// Sets the rows aside, so that [`count_met`](Self::count_met) finds none, or back again.
+    pub(super) fn set_aside(&mut self, aside: bool) {
+        match self.aside.take() {
+            Some(rows) => self.rows = rows,
+            None if aside => self.aside = Some(std::mem::take(&mut self.rows)),
+            None => {}
+        }
     }
 
     /// Adds `n` under the reason. O(reasons met so far).
     pub(super) fn count(&mut self, reason: DropReason, n: u64) {
-        if n == 0 {
-            return;
+        if n != 0 && !self.count_met(reason, n) {
+            self.count_unmet(reason, n);
         }
+    }
+
+    /// Adds `n` under the reason if it was met before; whether it was.
+    #[inline(always)]
+    pub(super) fn count_met(&mut self, reason: DropReason, n: u64) -> bool {
         // The same constant is nearly always the same pointer, which spares comparing the text.
         let same = |row: &&mut Row| std::ptr::eq(row.reason.0, reason.0);
         if let Some(row) = self.rows.iter_mut().find(same) {
             row.count += n;
-            return;
+            return true;
         }
-        self.count_unmet(reason, n);
+        false
     }
 
     #[cold]
     fn count_unmet(&mut self, reason: DropReason, n: u64) {
-        if let Some(row) = self.rows.iter_mut().find(|row| row.reason == reason) {
+        let rows = self.aside.as_mut().unwrap_or(&mut self.rows);
+        if let Some(row) = rows.iter_mut().find(|row| row.reason == reason) {
             row.count += n;
             return;
         }
         let declared = reason.is_common() || self.declared.contains(&reason);
         if !declared {
-            let mut undeclared = self.rows.iter_mut().filter(|row| !row.declared);
+            let mut undeclared = rows.iter_mut().filter(|row| !row.declared);
             if let Some(last) = undeclared.nth(MAX_UNDECLARED - 1) {
                 last.reason = DropReason("(others, undeclared)");
                 last.count += n;
                 return;
             }
         }
-        self.rows.push(Row { reason, count: n, declared });
+        rows.push(Row { reason, count: n, declared });
+    }
+
+    fn rows(&self) -> &[Row] {
+        self.aside.as_ref().unwrap_or(&self.rows)
     }
 
     /// The counts, in the order in which the reasons were first met.
     pub(super) fn counts(&self) -> Vec<(DropReason, u64)> {
-        self.rows.iter().map(|row| (row.reason, row.count)).collect()
+        self.rows().iter().map(|row| (row.reason, row.count)).collect()
     }
 
     /// Reasons that were met without having been declared.
     pub(super) fn undeclared(&self) -> Vec<DropReason> {
-        self.rows.iter().filter(|row| !row.declared).map(|row| row.reason).collect()
+        self.rows().iter().filter(|row| !row.declared).map(|row| row.reason).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use std::{any::TypeId, collections::VecDeque, fmt, sync::Arc};
 use super::{
     Closing, DropReason, Edge, Held, PortStats,
     drops::DropTable,
+    tap::Taps,
     timer::{Time, Timers},
     waker::Bell,
 };
@@ -164,13 +165,37 @@ pub(super) struct Way {
     pub(super) total: u64,
     /// Bytes that the layer is promised contiguous; 0 on ways down and on byte edges.
     pub(super) min_header: u32,
-    /// The layer at its end, or `NONE` where a port is.
+    /// The layer at its end, or `NONE` where a port is, or where it is tapped.
     pub(super) layer: u16,
-    /// The port at its end, or `NONE`.
+    /// The port at its end, or `NONE`. Where it is tapped: a number beyond those of the ports.
     pub(super) port: u16,
     /// Bytes pending, on a way down.
     pub(super) bytes: usize,
     pub(super) pending: Batch,
+}
+
+impl Way {
+    /// Puts a chain in line for the layer.
+    #[inline(always)]
+    pub(super) fn line_up(
+        &mut self,
+        hop: Hop,
+        chain: Chain,
+        ready: &mut VecDeque<Hop>,
+        transit_bytes: &mut usize,
+        transit_chains: &mut usize,
+    ) {
+        if !hop.is_up() {
+            let bytes = chain.len();
+            self.bytes += bytes;
+            *transit_bytes += bytes;
+            *transit_chains += 1;
+        }
+        if self.pending.is_empty() {
+            ready.push_back(hop);
+        }
+        self.pending.push(chain);
+    }
 }
 
 /// Where a layer hands a chain on to if it says no more than up or down.
@@ -287,6 +312,8 @@ pub(super) struct Core {
     pub(super) closing: bool,
     /// Who is to be woken from elsewhere.
     pub(super) bell: Arc<Bell>,
+    /// Who looks on. Only cold paths ask.
+    pub(super) taps: Option<Box<Taps>>,
 }
 
 impl Core {
@@ -311,37 +338,34 @@ impl Core {
         {
             return self.refuse(hop, error);
         }
-        if !hop.is_up() {
-            let bytes = chain.len();
-            way.bytes += bytes;
-            self.transit_bytes += bytes;
-            self.transit_chains += 1;
-        }
-        if way.pending.is_empty() {
-            self.ready.push_back(hop);
-        }
-        way.pending.push(chain);
+        way.line_up(hop, chain, &mut self.ready, &mut self.transit_bytes, &mut self.transit_chains);
     }
 
     /// A packet whose header could not be made contiguous is dropped, counted in the layer that it
     /// was for.
     #[cold]
     pub(super) fn refuse(&mut self, hop: Hop, error: Error) {
-        let reason = match error {
+        let (layer, _) = self.end_of(hop);
+        self.ways[hop.way()].total += 1;
+        self.nodes[layer as usize].drops.count(Self::refusal(&error), 1);
+    }
+
+    pub(super) fn refusal(error: &Error) -> DropReason {
+        match error {
             Error::TooShort { .. } => DropReason::SHORT,
             Error::NoBuffers { .. } => DropReason::NO_BUFFERS,
             Error::Io { .. } => DropReason::IO,
             _ => DropReason::MALFORMED,
-        };
-        let way = &mut self.ways[hop.way()];
-        way.total += 1;
-        self.nodes[way.layer as usize].drops.count(reason, 1);
+        }
     }
 
     /// Into the port's output queue; past its hard limit a packet is dropped, a stream aborted.
     #[inline]
     pub(super) fn egress(&mut self, port: u16, chain: Chain) {
-        let port = &mut self.ports[port as usize];
+        let mark = port;
+        let Some(port) = self.ports.get_mut(port as usize) else {
+            return self.tapped(mark, chain);
+        };
         if port.sealed {
             port.drops.count(DropReason::CLOSED, 1);
             return;

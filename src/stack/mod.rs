@@ -106,6 +106,7 @@ mod protocol;
 mod run;
 mod session;
 mod stats;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -127,6 +128,7 @@ pub use self::{
     protocol::{Edge, Held, LayerInfo, Protocol, Signal},
     session::{Peer, SessionCounts, Sessions},
     stats::{LayerStats, PortStats, StackStats},
+    tap::{Direction, EdgeId, EdgeInfo, Tap, Tapped},
     timer::{Time, Timer},
     waker::Waker,
 };

@@ -10,10 +10,9 @@ use crate::{chain::Chain, pool::Event};
 /// Fewer chains are no batch, whatever a layer says.
 pub(super) const FEW: usize = 4;
 
-/// How it runs.
 /// What happens to a chain that is given to a layer.
 #[inline(always)]
-fn passed(hop: Hop) -> Event {
+pub(super) fn passed(hop: Hop) -> Event {
     if hop.is_up() { Event::Up } else { Event::Down }
 }
 
@@ -82,7 +81,9 @@ impl Stack {
             self.core.transit_bytes -= std::mem::take(&mut way.bytes);
             self.core.transit_chains -= way.pending.len();
         }
-        let protocol = &mut *self.protocols[layer as usize];
+        let Some(protocol) = self.protocols.get_mut(layer as usize) else {
+            return self.deliver_tapped(hop, rounds);
+        };
         if way.pending.len() == 1
             && let Some(chain) = way.pending.pop()
         {

@@ -55,4 +55,6 @@ pub use rng::Rng;
 pub use sink::{Collector, FaultySink, Schedule, Step};
 pub use starve::{Starve, for_every_failure};
 pub use store::{MemoryHandle, MemoryItem, MemoryStore};
-pub use tap::{Direction, Record, Recorded, Tap};
+pub use tap::{Record, Recorded, Tap};
+
+pub use crate::stack::Direction;

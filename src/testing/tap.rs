@@ -8,17 +8,8 @@ use std::{
 use crate::{
     chain::Chain,
     meta::Meta,
-    stack::{Context, Edge, LayerInfo, Outcome, Protocol, Time},
+    stack::{Context, Direction, Edge, LayerInfo, Outcome, Protocol, Time},
 };
-
-/// Which way a chain went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the wire.
-    Up,
-    /// Towards the wire.
-    Down,
-}
 
 /// A copy of a chain that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]

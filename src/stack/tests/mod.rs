@@ -4,6 +4,7 @@ mod build;
 mod flow;
 mod run;
 mod sessions;
+mod tap;
 mod timers;
 
 use std::sync::{Arc, Mutex};
