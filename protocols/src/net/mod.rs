@@ -25,10 +25,14 @@
 //!   the shared slot [`Trouble`] set; IP hands it to ICMP, which makes the error message of it.
 
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
+pub mod udp;
 
 pub use ethernet::Ethernet;
+pub use icmp::Icmp;
 pub use ipv4::Ipv4;
+pub use udp::Udp;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
