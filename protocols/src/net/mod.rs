@@ -24,6 +24,8 @@
 //! - **Trouble**: a packet that cannot be delivered goes back down with its headers restored and
 //!   the shared slot [`Trouble`] set; IP hands it to ICMP, which makes the error message of it.
 
+pub mod reassembly;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mbuf::{Chain, chain::checksum::Sum, meta::Offload};
