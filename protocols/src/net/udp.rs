@@ -227,7 +227,7 @@ impl Protocol for Udp {
         let partial = !inner && (self.offload || offload.contains(Offload::SEGMENTED));
         if partial {
             header.checksum = sum.fold().into();
-        } else if !inner && !(self.no_checksum && destination.is_ipv4()) {
+        } else if !(inner || self.no_checksum && destination.is_ipv4()) {
             sum.add(header.as_bytes());
             if sum.add_chain(&chain, ..).is_err() {
                 return cx.drop(chain, DropReason::NO_BUFFERS);
