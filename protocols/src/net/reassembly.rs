@@ -199,7 +199,7 @@ impl<K: Eq + Hash + Copy> Reassembly<K> {
         now: Time,
     ) -> Verdict {
         let len = chain.len();
-        if len == 0 || offset % 8 != 0 || more && len % 8 != 0 {
+        if len == 0 || !offset.is_multiple_of(8) || more && !len.is_multiple_of(8) {
             return Verdict::Refused(chain, BAD_FRAGMENT);
         }
         let end = offset.saturating_add(len);
