@@ -1,0 +1,123 @@
+//! A whole machine in one process, behind a TAP: Ethernet, ARP, IPv4 with fragments, ICMP, UDP, and
+//! the echo and discard services. The kernel's own `ping` is its first user:
+//!
+//! ```console
+//! unshare -rn cargo run --release --example host -- --tap mbuf0 --ip 10.7.0.2/24 &
+//! ping -c 3 10.7.0.2          # in the same namespace, or as root without one
+//! ping -c 1 -s 60000 10.7.0.2
+//! echo hello | socat - udp:10.7.0.2:7
+//! ```
+
+mod cli;
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use mbuf::{
+    BuildError, Pool,
+    io::{TunTap, reactor::Reactor},
+    stack::{Edge, Stack},
+};
+use mbuf_protocols::{
+    Discard, Echo,
+    net::{Arp, Ethernet, Icmp, Ipv4, Udp, ethertype, protocol},
+};
+
+use crate::{
+    cli::{Arguments, Network},
+    common::{print, stop::Stop},
+};
+
+/// RFC 862 and RFC 863.
+const ECHO: u64 = 7;
+const DISCARD: u64 = 9;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print::complain(format_args!("host: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let network = arguments.ip;
+    let kernel = arguments.kernel.unwrap_or_else(|| network.other());
+    ensure!(
+        kernel.address != network.address,
+        "--ip and --kernel are both {}: one is the machine's, one the kernel's",
+        network.address
+    );
+    let pool = Pool::with_memory(arguments.memory).context("--memory")?;
+    let tap = TunTap::builder()
+        .tap()
+        .name(&arguments.tap)
+        .mtu(arguments.mtu)
+        .address(kernel.address.into(), kernel.prefix)
+        .build()?;
+    let stop = Stop::on_signals("host", 1)?;
+    let mut reactor = Reactor::builder(&pool).grace(common::stop::GRACE).build()?;
+    let (name, mtu) = (tap.name().to_owned(), tap.mtu());
+    reactor.attach(machine(&pool, arguments, mtu)?, vec![Box::new(tap)])?;
+    stop.ends(reactor.handle());
+
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "ready: {network} at {} on {name}, MTU {mtu}; the kernel's end is {kernel}",
+        arguments.mac
+    )?;
+    writeln!(out, "ping {}; UDP: echo on port {ECHO}, discard on {DISCARD}", network.address)?;
+    out.flush()?;
+    drop(out);
+
+    reactor.run().context("epoll_wait")?;
+    print::say(format_args!("{}", reactor.stats()));
+    drop(reactor);
+    print::say(format_args!("{}", pool.stats()));
+    ensure!(pool.stats().in_use() == 0, "buffers are still in use");
+    Ok(())
+}
+
+/// The layers of the machine.
+///
+/// ```text
+///   echo  discard
+///    | 7     | 9
+///       UDP      ICMP
+///         | 17   | 1
+///           IPv4
+///             |
+///            ARP          holds packets whose neighbour is not known yet
+///  0x0806 |       | 0x0800
+///         Ethernet
+///             |
+///            TAP
+/// ```
+fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, BuildError> {
+    let Network { address, prefix } = arguments.ip;
+    let mac = arguments.mac.0;
+    let mut ip = Ipv4::new(address, prefix).mtu(mtu);
+    if let Some(gateway) = arguments.gateway {
+        ip = ip.gateway(gateway);
+    }
+    let mut builder = Stack::builder(pool);
+    let ethernet = builder.layer(Ethernet::new(mac));
+    let arp = builder.layer(Arp::new(mac, address, prefix));
+    let ip = builder.layer(ip);
+    let icmp = builder.layer(Icmp::new());
+    let udp = builder.layer(Udp::new());
+    let echo = builder.layer(Echo::new());
+    let discard = builder.layer(Discard::new());
+    builder.port(Edge::Packets, ethernet);
+    builder.bind(ethernet, ethertype::ARP, arp).bind(ethernet, ethertype::IPV4, arp);
+    builder.stack(arp, ip);
+    builder.bind(ip, protocol::ICMP, icmp).bind(ip, protocol::UDP, udp);
+    builder.bind(udp, ECHO, echo).bind(udp, DISCARD, discard);
+    builder.build()
+}
