@@ -24,6 +24,7 @@
 //! - **Trouble**: a packet that cannot be delivered goes back down with its headers restored and
 //!   the shared slot [`Trouble`] set; IP hands it to ICMP, which makes the error message of it.
 
+pub mod arp;
 pub mod ethernet;
 pub mod icmp;
 pub mod icmpv6;
@@ -32,7 +33,9 @@ pub mod ipv6;
 pub mod nd;
 pub mod reassembly;
 pub mod udp;
+pub mod vlan;
 
+pub use arp::Arp;
 pub use ethernet::Ethernet;
 pub use icmp::Icmp;
 pub use icmpv6::Icmpv6;
@@ -40,6 +43,7 @@ pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use nd::Nd;
 pub use udp::Udp;
+pub use vlan::Vlan;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     net::{
         Nd,
-        ipv6::tests::{PING, SOLICITATION, acquainted, hex, host_with, ours},
+        ipv6::tests::{PING, SOLICITATION, acquainted, hex, host_with, offloaded, ours},
     },
     rig::Rig,
 };
@@ -41,12 +41,15 @@ fn errors_keep_to_their_rate() {
     rig.feed(&hex(SOLICITATION));
     assert_eq!(rig.sent().len(), 1);
     for _ in 0..5 {
-        rig.feed(&hex(DATAGRAM));
+        let datagram = offloaded(&rig, &hex(DATAGRAM));
+        rig.feed_chain(datagram);
     }
     assert_eq!((rig.sent().len(), rig.drops("icmpv6", RATE_LIMITED)), (2, 3));
     rig.stack.advance(Time::from_millis(1000));
-    rig.feed(&hex(DATAGRAM));
-    rig.feed(&hex(DATAGRAM));
+    for _ in 0..2 {
+        let datagram = offloaded(&rig, &hex(DATAGRAM));
+        rig.feed_chain(datagram);
+    }
     assert_eq!((rig.sent().len(), rig.drops("icmpv6", RATE_LIMITED)), (1, 4));
     close(rig);
 }

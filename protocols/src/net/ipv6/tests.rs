@@ -43,6 +43,13 @@ pub(in crate::net) fn ip(text: &str) -> Ipv6Addr {
     text.parse().unwrap()
 }
 
+/// The kernel had left this datagram's checksum to the device, and said so.
+pub(in crate::net) fn offloaded(rig: &Rig, bytes: &[u8]) -> Chain {
+    let mut chain = rig.pool.chain_from(bytes).unwrap();
+    chain.meta_mut().set_offload(Offload::CHECKSUM_PARTIAL);
+    chain
+}
+
 /// A frame whose flow label is 0: ours are, the kernel's are made by chance.
 fn without_flow(text: &str) -> Vec<u8> {
     let mut bytes = hex(text);
@@ -151,13 +158,16 @@ fn a_captured_ping_is_answered_as_linux_does() {
 #[test]
 fn a_captured_datagram_to_a_closed_port_is_answered_as_linux_does() {
     let mut rig = acquainted();
-    rig.feed(&hex(DATAGRAM));
+    let partial = offloaded(&rig, &hex(DATAGRAM));
+    rig.feed_chain(partial);
     let answer = without_flow(PORT_UNREACHABLE);
     assert_eq!(rig.sent(), [answer.clone()]);
     // Also where the frame was padded, and where it comes in one-byte segments.
-    rig.feed(&[hex(DATAGRAM), vec![0; 9]].concat());
+    let padded = offloaded(&rig, &[hex(DATAGRAM), vec![0; 9]].concat());
+    rig.feed_chain(padded);
     assert_eq!(rig.sent(), [answer.clone()]);
-    let chain = testing::bytewise(&rig.pool, &hex(DATAGRAM)).unwrap();
+    let mut chain = testing::bytewise(&rig.pool, &hex(DATAGRAM)).unwrap();
+    chain.meta_mut().set_offload(Offload::CHECKSUM_PARTIAL);
     rig.feed_chain(chain);
     assert_eq!(rig.sent(), [answer]);
     rig.stack.signal(Signal::Shutdown);
@@ -327,16 +337,61 @@ fn fragments_that_do_not_come_are_told_after_a_minute() {
     rig.stack.advance(mbuf::stack::Time::from_millis(60_000));
     rig.run();
     assert_eq!(rig.drops("ipv6", reassembly::REASSEMBLY_TIMEOUT), 1, "without a first: silent");
-    assert_eq!(rig.stack.held().chains, usize::from(rig.sent().is_empty()));
+    let sent = rig.sent();
+    let [.., told] = &sent[..] else { panic!("nothing was sent") };
+    assert_eq!((told[54], told[55], &told[62 + 40..][..2]), (3, 1, &[58, 0][..]));
+    assert_eq!(rig.stack.held().chains, 0);
     rig.stack.signal(Signal::Shutdown);
     rig.finish();
 }
 
+/// A layer whose packets from above are all for one destination: those of the conformance rig
+/// bring addresses of IPv4, or none.
+pub(in crate::net) struct For<P>(pub(in crate::net) P, pub(in crate::net) Ipv6Addr);
+
+impl<P: Protocol> Protocol for For<P> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn info(&self) -> LayerInfo {
+        self.0.info()
+    }
+
+    fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        self.0.input(chain, cx)
+    }
+
+    fn output(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        chain.meta_mut().set_destination(address(self.1));
+        self.0.output(chain, cx)
+    }
+
+    fn timeout(&mut self, timer: Timer, cx: &mut Context<'_>) {
+        self.0.timeout(timer, cx);
+    }
+
+    fn signal(&mut self, signal: Signal, cx: &mut Context<'_>) {
+        self.0.signal(signal, cx);
+    }
+
+    fn held(&self) -> Held {
+        self.0.held()
+    }
+}
+
 #[test]
 fn conforms() {
-    Conformance::new("ipv6", || Box::new(Ipv6::new(ip("2001:db8::2"), 64)) as _)
-        .key(17)
-        .wire(vec![hex(DATAGRAM)[14..].to_vec(), hex(PING)[14..].to_vec()])
+    let (us, peer) = (ip("2001:db8::2"), ip("2001:db8::1"));
+    let mut wire = vec![hex(DATAGRAM)[14..].to_vec(), hex(PING)[14..].to_vec()];
+    wire.push(fragment(253, 0, true, 1, &[7; 24])[14..].to_vec());
+    wire.push(fragment(253, 24, false, 1, &[7; 9])[14..].to_vec());
+    wire.push(frame(60, &[253, 0, 1, 4, 0, 0, 0, 0, 9])[14..].to_vec());
+    Conformance::new("ipv6", || Box::new(For(Ipv6::new(us, 64), peer)) as _)
+        .peer(|| Box::new(Ipv6::new(peer, 64)) as _)
+        .key(253)
+        .wire(wire)
+        .messages(vec![b"hello".to_vec(), vec![8; 1460], vec![9; 5000]])
         .max_held(1 << 20)
         .run();
 }
