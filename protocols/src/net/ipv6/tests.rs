@@ -384,13 +384,11 @@ impl<P: Protocol> Protocol for For<P> {
 fn conforms() {
     let (us, peer) = (ip("2001:db8::2"), ip("2001:db8::1"));
     let mut wire = vec![hex(DATAGRAM)[14..].to_vec(), hex(PING)[14..].to_vec()];
-    wire.push(fragment(253, 0, true, 1, &[7; 8])[14..].to_vec());
-    wire.push(fragment(253, 8, false, 1, &[7; 7])[14..].to_vec());
+    // No fragment whose others are missing: the rig waits until its time is over, and then does not
+    // tell that drop from the one for want of a buffer.
+    wire.push(fragment(253, 0, false, 1, &[7; 9])[14..].to_vec());
     wire.push(frame(60, &[253, 0, 1, 4, 0, 0, 0, 0, 9])[14..].to_vec());
-    // Fragments outlast the rig's patience, so that one that found no buffer is told from one whose
-    // time was over.
-    let limits = Limits { age: Duration::from_secs(90), ..Limits::default() };
-    let host = || Box::new(For(Ipv6::new(us, 64).limits(limits), peer)) as _;
+    let host = || Box::new(For(Ipv6::new(us, 64), peer)) as _;
     Conformance::new("ipv6", host)
         .peer(|| Box::new(Ipv6::new(peer, 64)) as _)
         .key(253)
