@@ -1,12 +1,16 @@
 //! What can be asked for.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use clap::Parser;
 
 use crate::common::quantity;
 
-/// A machine behind a TAP: answers ARP, ping, and UDP echo. It makes the TAP, which needs root or
+/// A machine behind a TAP: answers ARP, neighbour discovery, ping, and UDP echo. It makes the TAP, which needs root or
 /// a network namespace of one's own (unshare -rn), and takes it away again at its end.
 #[derive(Debug, Parser)]
 #[command(name = "host")]
@@ -20,6 +24,9 @@ pub struct Arguments {
     /// The machine's address and the length of its network's prefix.
     #[arg(long, value_name = "ADDR/LEN", default_value = "10.7.0.2/24")]
     pub ip: Network,
+    /// The same for IPv6; besides it has the link-local address of its MAC.
+    #[arg(long, value_name = "ADDR/LEN")]
+    pub ip6: Option<Network6>,
     /// The address of the kernel's end of the TAP (default: the first other one of the network).
     #[arg(long, value_name = "ADDR/LEN")]
     pub kernel: Option<Network>,
@@ -108,6 +115,46 @@ impl fmt::Display for Network {
     }
 }
 
+/// An IPv6 address in its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network6 {
+    pub address: Ipv6Addr,
+    pub prefix: u8,
+}
+
+impl Network6 {
+    /// The first address of the network, after the router's anycast one, that is not this one.
+    pub fn other(self) -> Network6 {
+        let first = (self.address.to_bits() & u128::MAX << (128 - self.prefix)) + 1;
+        let other = if first == self.address.to_bits() { first + 1 } else { first };
+        Network6 { address: Ipv6Addr::from_bits(other), prefix: self.prefix }
+    }
+}
+
+impl FromStr for Network6 {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, prefix) =
+            text.split_once('/').ok_or("an address and a length are wanted, as fd00::2/64")?;
+        let address: Ipv6Addr = address.parse().map_err(|error| format!("{error}"))?;
+        let prefix: u8 = prefix.parse().map_err(|error| format!("the length: {error}"))?;
+        if !(1..=126).contains(&prefix) {
+            return Err(format!("a prefix of {prefix} bits, not of 1 to 126"));
+        }
+        if address.is_multicast() || address.to_bits() & !(u128::MAX << (128 - prefix)) == 0 {
+            return Err(format!("{address} is a group's, or the network itself"));
+        }
+        Ok(Network6 { address, prefix })
+    }
+}
+
+impl fmt::Display for Network6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -137,6 +184,14 @@ mod tests {
 
     #[test]
     fn the_kernel_has_another_address_of_the_same_network() {
+        let other = |text: &str| text.parse::<Network6>().unwrap().other().to_string();
+        assert_eq!(other("fd00::2/64"), "fd00::1/64");
+        assert_eq!(other("fd00::1/126"), "fd00::2/126");
+        for wrong in
+            ["fd00::2", "fd00::/64", "ff02::1/16", "fd00::2/127", "fd00::2/0", "10.0.0.1/8"]
+        {
+            assert!(wrong.parse::<Network6>().is_err(), "{wrong}");
+        }
         let other = |text: &str| text.parse::<Network>().unwrap().other().to_string();
         assert_eq!(other("10.7.0.2/24"), "10.7.0.1/24");
         assert_eq!(other("10.7.0.1/24"), "10.7.0.2/24");

@@ -1,10 +1,10 @@
-//! A whole machine in one process, behind a TAP: Ethernet, ARP, IPv4 with fragments, ICMP, UDP, and
-//! the echo and discard services. The kernel's own `ping` is its first user:
+//! A whole machine in one process, behind a TAP: Ethernet, ARP and neighbour discovery, IPv4 and IPv6
+//! with fragments, ICMP and ICMPv6, UDP, and the echo and discard services. The kernel's own `ping` is its first user:
 //!
 //! ```console
-//! unshare -rn cargo run --release --example host -- --tap mbuf0 --ip 10.7.0.2/24 &
+//! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 &
 //! ping -c 3 10.7.0.2          # in the same namespace, or as root without one
-//! ping -c 1 -s 60000 10.7.0.2
+//! ping -c 1 -s 60000 fd00::2
 //! echo hello | socat - udp:10.7.0.2:7
 //! ```
 
@@ -23,11 +23,13 @@ use mbuf::{
 };
 use mbuf_protocols::{
     Discard, Echo,
-    net::{Arp, Ethernet, Icmp, Ipv4, Udp, ethertype, protocol},
+    net::{
+        Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, ethertype, ipv6::link_local, protocol,
+    },
 };
 
 use crate::{
-    cli::{Arguments, Network},
+    cli::{Arguments, Network, Network6},
     common::{print, stop::Stop},
 };
 
@@ -54,12 +56,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         network.address
     );
     let pool = Pool::with_memory(arguments.memory).context("--memory")?;
-    let tap = TunTap::builder()
+    let mut tap = TunTap::builder()
         .tap()
         .name(&arguments.tap)
         .mtu(arguments.mtu)
-        .address(kernel.address.into(), kernel.prefix)
-        .build()?;
+        .address(kernel.address.into(), kernel.prefix);
+    if let Some(network) = arguments.ip6 {
+        tap = tap.address(network.other().address.into(), network.prefix);
+    }
+    let tap = tap.build()?;
     let stop = Stop::on_signals("host", 1)?;
     let mut reactor = Reactor::builder(&pool).grace(common::stop::GRACE).build()?;
     let (name, mtu) = (tap.name().to_owned(), tap.mtu());
@@ -72,6 +77,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "ready: {network} at {} on {name}, MTU {mtu}; the kernel's end is {kernel}",
         arguments.mac
     )?;
+    if let Some(network) = arguments.ip6 {
+        let (own, other) = (link_local(arguments.mac.0), network.other());
+        writeln!(out, "IPv6: {network} and {own}; the kernel's end is {other}")?;
+    }
     writeln!(out, "ping {}; UDP: echo on port {ECHO}, discard on {DISCARD}", network.address)?;
     out.flush()?;
     drop(out);
@@ -87,15 +96,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// The layers of the machine.
 ///
 /// ```text
-///   echo  discard
-///    | 7     | 9
-///       UDP      ICMP
-///         | 17   | 1
-///           IPv4
-///             |
-///            ARP          holds packets whose neighbour is not known yet
-///  0x0806 |       | 0x0800
-///         Ethernet
+///           echo  discard
+///            | 7     | 9
+///  ICMP         UDP          ICMPv6
+///    | 1    17 |   | 17        | 58
+///        IPv4         IPv6
+///          |            |
+///         ARP      neighbour discovery     hold packets whose neighbour is not known yet
+///  0x0806 | | 0x0800    | 0x86dd
+///          Ethernet
 ///             |
 ///            TAP
 /// ```
@@ -110,14 +119,26 @@ fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, Buil
     let ethernet = builder.layer(Ethernet::new(mac));
     let arp = builder.layer(Arp::new(mac, address, prefix));
     let ip = builder.layer(ip);
+    let own = link_local(mac);
+    let (mut nd, mut ip6) = (Nd::new(mac).address(own), Ipv6::new(own, 64).mtu(mtu));
+    if let Some(Network6 { address, prefix }) = arguments.ip6 {
+        nd = nd.address(address);
+        ip6 = ip6.address(address, prefix);
+    }
+    let nd = builder.layer(nd);
+    let ip6 = builder.layer(ip6);
     let icmp = builder.layer(Icmp::new());
+    let icmp6 = builder.layer(Icmpv6::new());
     let udp = builder.layer(Udp::new());
     let echo = builder.layer(Echo::new());
     let discard = builder.layer(Discard::new());
     builder.port(Edge::Packets, ethernet);
     builder.bind(ethernet, ethertype::ARP, arp).bind(ethernet, ethertype::IPV4, arp);
-    builder.stack(arp, ip);
+    builder.bind(ethernet, ethertype::IPV6, nd);
+    builder.stack(arp, ip).stack(nd, ip6);
     builder.bind(ip, protocol::ICMP, icmp).bind(ip, protocol::UDP, udp);
+    // UDP has IPv4 below it first, then IPv6: it tells by the address which is meant.
+    builder.bind(ip6, protocol::ICMPV6, icmp6).bind(ip6, protocol::UDP, udp);
     builder.bind(udp, ECHO, echo).bind(udp, DISCARD, discard);
     builder.build()
 }
