@@ -11,6 +11,11 @@
 //! | [`Discard`] | throws everything away, and counts it (RFC 863) | anything | nothing |
 //! | [`FileSender`], [`FileReceiver`] | files and folders, verified | packets | nothing |
 //! | [`Chargen`] | sends printable characters (RFC 864) | bytes, or packets | nothing |
+//! | [`net::Ethernet`], [`net::Vlan`] | frames of one station; 802.1Q and QinQ | packets | packets, by EtherType |
+//! | [`net::Arp`], [`net::Nd`] | whose MAC an address has (RFC 826, 4861) | Ethernet | IPv4; IPv6 |
+//! | [`net::Ipv4`], [`net::Ipv6`] | datagrams of a host, in fragments too (RFC 791, 8200) | packets | packets, by protocol |
+//! | [`net::Icmp`], [`net::Icmpv6`] | answers ping, and says what could not be delivered (RFC 792, 4443) | IP | nothing |
+//! | [`net::Udp`] | ports (RFC 768) | IP | packets, by port |
 //!
 //! They are also meant to be read: [`mod@echo`] is the smallest layer there is, [`mod@chargen`]
 //! shows how a layer that makes data of its own keeps to its credit, and [`mod@framing`] how one

@@ -160,7 +160,7 @@ impl Ipv4 {
             dont_fragment: false,
             promiscuous: false,
             next_id: 1,
-            reassembly: Reassembly::new(Limits::default()),
+            reassembly: Reassembly::new(within(Limits::default())),
             timer: None,
             closed: false,
         }
@@ -176,7 +176,7 @@ impl Ipv4 {
     /// assert!(format!("{ip:?}").contains("datagrams: 4"));
     /// ```
     pub fn reassembly(mut self, limits: Limits) -> Self {
-        self.reassembly = Reassembly::new(limits);
+        self.reassembly = Reassembly::new(within(limits));
         self
     }
 
@@ -418,6 +418,11 @@ impl Ipv4 {
         }
         cx.down(chain)
     }
+}
+
+/// A datagram is at most 65,535 bytes long with its header.
+fn within(limits: Limits) -> Limits {
+    Limits { longest: limits.longest.min(65_535 - size_of::<Header>()), ..limits }
 }
 
 impl Protocol for Ipv4 {

@@ -47,7 +47,11 @@ pub use vlan::Vlan;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use mbuf::{Chain, chain::checksum::Sum, meta::Offload};
+use mbuf::{
+    Chain,
+    chain::checksum::{self, Sum},
+    meta::Offload,
+};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
 };
@@ -376,21 +380,7 @@ pub fn readdressed(chain: &mut Chain, protocol: u64, old: &[u8], new: &[u8]) -> 
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn complete_checksum(chain: &mut Chain, protocol: u64) -> bool {
-    let Some(place) = checksum_place(protocol) else { return false };
-    // The field holds the pseudo header's sum, so that the sum over all is that over both.
-    if chain.len() < place + 2 {
-        return false;
-    }
-    let Ok(mut sum) = chain.checksum(..) else { return false };
-    if sum == 0 && protocol == protocol::UDP {
-        sum = 0xffff;
-    }
-    if chain.copy_back(place, &sum.to_be_bytes()).is_err() {
-        return false;
-    }
-    let rest = chain.meta().offload() - Offload::CHECKSUM_PARTIAL;
-    chain.meta_mut().set_offload(rest);
-    true
+    checksum_place(protocol).is_some_and(|place| checksum::complete(chain, 0, place).is_ok())
 }
 
 /// Where a transport header has its checksum.
