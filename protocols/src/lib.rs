@@ -44,6 +44,11 @@ pub use echo::Echo;
 pub use file::{FileReceiver, FileSender};
 pub use framing::{Framing, Prefix};
 
+#[cfg(feature = "registry")]
+pub mod registry;
+#[cfg(feature = "registry")]
+pub use registry::Registry;
+
 use mbuf::{Address, Meta, stack::DropReason};
 
 /// Dropped because the answer would go to a service that answers in turn, for ever.
