@@ -150,7 +150,10 @@ impl Fault {
 /// The known name that is nearest to a word, if it is near at all.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let near = known.map(|name| (strsim::damerau_levenshtein(&word, name), name));
+    let near = known.map(|name| match word.starts_with(name) || name.starts_with(&word) {
+        true if word.len().min(name.len()) >= 2 => (1, name),
+        _ => (strsim::damerau_levenshtein(&word, name), name),
+    });
     let (distance, name) = near.min()?;
     let reach = name.chars().count().max(word.chars().count());
     (distance * 2 < reach && distance <= 3).then_some(name)

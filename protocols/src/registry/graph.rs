@@ -60,9 +60,8 @@ pub(super) fn parse(registry: &Registry, source: &str) -> Result<Plan, Fault> {
 
 /// Where a layer has its name.
 fn name_span(root: &Table<'_>, place: usize) -> Span {
-    let named = |table: &Table<'_>| {
-        table.text("name").or_else(|_| table.text("kind")).ok().flatten().map(|(_, span)| span)
-    };
+    let text = |table: &Table<'_>, field| table.text(field).ok().flatten().map(|(_, span)| span);
+    let named = |table: &Table<'_>| text(table, "name").or_else(|| text(table, "kind"));
     root.tables("layer").ok().and_then(|tables| tables.get(place).and_then(named)).unwrap_or(0..0)
 }
 
@@ -144,9 +143,8 @@ impl<'a> Table<'a> {
             "bind" => "`[[bind]]`",
             _ => "`[[port]]`",
         };
-        let refuse = |span| {
-            Fault::new(span, format!("`{name}` is no array of tables")).expected(what)
-        };
+        let refuse =
+            |span| Fault::new(span, format!("`{name}` is no array of tables")).expected(what);
         let Some(array) = value.get_ref().as_array() else { return Err(refuse(value.span())) };
         let table = |value: &'a Value<'a>| match value.get_ref().as_table() {
             Some(fields) => Ok(Table { what, fields, span: value.span() }),

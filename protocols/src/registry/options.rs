@@ -313,9 +313,9 @@ impl Options {
     }
 
     fn is_missing_for(&self, name: &str) -> bool {
-        self.missing.as_deref().is_some_and(|missing| {
-            nearest(name, [missing].into_iter()).is_some()
-        })
+        self.missing
+            .as_deref()
+            .is_some_and(|missing| nearest(name, [missing].into_iter()).is_some())
     }
 
     fn ask(&mut self, name: &str) {
@@ -339,7 +339,8 @@ impl Options {
         parse(&given.value).map_err(|error| {
             let Given { name, value, value_span, .. } = given;
             let kind = &self.kind;
-            let message = format!("bad value `{value}` for option `{name}` of layer `{kind}`: {error}");
+            let message =
+                format!("bad value `{value}` for option `{name}` of layer `{kind}`: {error}");
             Fault::new(value_span.clone(), message).expected(expected).into()
         })
     }

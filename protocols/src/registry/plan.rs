@@ -221,6 +221,22 @@ impl Plan {
         self.assemble(pool).map_err(|fault| ComposeError::new(&self.source, fault))
     }
 
+    /// The layer that the stack refuses: the one that it puts between backticks first. Where
+    /// several have that name, the one above the layer that it names next, or the lowest.
+    fn blamed(&self, message: &str, names: &[String]) -> Option<&Layer> {
+        let quoted = message.split('`').skip(1).step_by(2);
+        let mut quoted = quoted.filter(|word| names.iter().any(|name| name == word));
+        let first = quoted.next()?;
+        let next = quoted.next();
+        let above = self.bindings.iter().find(|&&(lower, _, upper)| {
+            names[upper] == first && next == Some(names[lower].as_str())
+        });
+        let place = above.map(|&(_, _, upper)| upper);
+        place
+            .or_else(|| names.iter().position(|name| name == first))
+            .map(|place| &self.layers[place])
+    }
+
     fn assemble(&self, pool: &Pool) -> Result<Stack, Fault> {
         let made = self.check()?;
         let names: Vec<String> = made.iter().map(|layer| layer.name().to_owned()).collect();
@@ -252,10 +268,7 @@ impl Plan {
         }
         builder.build().map_err(|error| {
             let message = error.to_string();
-            // What the stack puts between backticks first is the layer that it refuses.
-            let named = message.split('`').skip(1).step_by(2);
-            let place = named.filter_map(|word| names.iter().position(|name| name == word)).next();
-            let span = place.map_or(0..0, |place| self.layers[place].span.clone());
+            let span = self.blamed(&message, &names).map_or(0..0, |layer| layer.span.clone());
             Fault::new(span, message)
         })
     }

@@ -186,9 +186,7 @@ impl<'a> Reader<'a> {
 
     fn unexpected(&self, expected: &str) -> Fault {
         let fault = match self.peek() {
-            Some(c) => {
-                Fault::new(self.at..self.at + c.len_utf8(), format!("unexpected `{c}`"))
-            }
+            Some(c) => Fault::new(self.at..self.at + c.len_utf8(), format!("unexpected `{c}`")),
             None => Fault::new(self.at..self.at, "the text ends too early"),
         };
         fault.expected(expected)

@@ -1,0 +1,671 @@
+//! The whole text of each refusal.
+
+use super::{refusal, refusal_toml};
+
+#[test]
+fn an_unknown_layer_has_the_nearest_name() {
+    assert_eq!(
+        refusal("bytes|framing(prefix=u8, max=9)|ehco"),
+        "\
+1:33: unknown layer `ehco`; did you mean `echo`?
+  |
+1 | bytes|framing(prefix=u8, max=9)|ehco
+  |                                 ^^^^"
+    );
+}
+
+#[test]
+fn an_unknown_layer_near_nothing_has_the_list() {
+    assert_eq!(
+        refusal("bytes|quaternion"),
+        "\
+1:7: unknown layer `quaternion`
+  |
+1 | bytes|quaternion
+  |       ^^^^^^^^^^
+  = expected chargen, discard, echo, ether, framing, never, twice, wide or wire"
+    );
+}
+
+#[test]
+fn no_text() {
+    assert_eq!(
+        refusal(""),
+        "\
+1:1: the name of a layer is missing
+  |
+1 | 
+  | ^"
+    );
+}
+
+#[test]
+fn a_bar_at_the_end() {
+    assert_eq!(
+        refusal("packets|wire:1|"),
+        "\
+1:16: the name of a layer is missing
+  |
+1 | packets|wire:1|
+  |                ^"
+    );
+}
+
+#[test]
+fn a_missing_bar() {
+    assert_eq!(
+        refusal("packets|echo echo"),
+        "\
+1:14: unexpected `e`
+  |
+1 | packets|echo echo
+  |              ^
+  = expected `|` and the next layer, or the end"
+    );
+}
+
+#[test]
+fn a_port_without_a_layer() {
+    assert_eq!(
+        refusal("packets"),
+        "\
+1:8: the text ends too early
+  |
+1 | packets
+  |        ^
+  = expected `|` and the lowest layer"
+    );
+}
+
+#[test]
+fn a_character_that_is_none_of_ours() {
+    assert_eq!(
+        refusal("packets|&"),
+        "\
+1:9: unexpected `&`
+  |
+1 | packets|&
+  |         ^
+  = expected the name of a layer"
+    );
+}
+
+#[test]
+fn a_bad_value() {
+    assert_eq!(
+        refusal("framing(prefix=u16be, max=4k)|echo"),
+        "\
+1:27: bad value `4k` for option `max` of layer `framing`: invalid digit found in string
+  |
+1 | framing(prefix=u16be, max=4k)|echo
+  |                           ^^
+  = expected a whole number"
+    );
+}
+
+#[test]
+fn a_value_out_of_range() {
+    assert_eq!(
+        refusal("framing(prefix=u8, max=256)|echo"),
+        "\
+1:24: layer `framing`: this prefix can say 1 to 255, not 256
+  |
+1 | framing(prefix=u8, max=256)|echo
+  |                        ^^^"
+    );
+}
+
+#[test]
+fn a_value_that_is_none_of_the_names() {
+    assert_eq!(
+        refusal("framing(prefix=u24, max=1)|echo"),
+        "\
+1:16: bad value `u24` for option `prefix` of layer `framing`: there is no such prefix
+  |
+1 | framing(prefix=u24, max=1)|echo
+  |                ^^^
+  = expected u8, u16be, u16le, u32be, u32le or varint"
+    );
+}
+
+#[test]
+fn a_time_without_a_unit() {
+    assert_eq!(
+        refusal("framing(prefix=u8, max=1, complete_within=20)|echo"),
+        "\
+1:43: bad value `20` for option `complete_within` of layer `framing`: no unit
+  |
+1 | framing(prefix=u8, max=1, complete_within=20)|echo
+  |                                           ^^
+  = expected a time such as 250us, 20ms, 1.5s, 5m or 2h"
+    );
+}
+
+#[test]
+fn a_missing_option() {
+    assert_eq!(
+        refusal("framing(max=1)|echo"),
+        "\
+1:1: layer `framing` needs the option `prefix`
+  |
+1 | framing(max=1)|echo
+  | ^^^^^^^
+  = expected `prefix=` u8, u16be, u16le, u32be, u32le or varint"
+    );
+}
+
+#[test]
+fn a_missing_option_under_a_wrong_name() {
+    assert_eq!(
+        refusal("framing(prefx=u8, max=1)|echo"),
+        "\
+1:9: layer `framing` has no option `prefx`; did you mean `prefix`?
+  |
+1 | framing(prefx=u8, max=1)|echo
+  |         ^^^^^"
+    );
+}
+
+#[test]
+fn an_unknown_option() {
+    assert_eq!(
+        refusal("framing(prefix=u8, max=1, colour=red)|echo"),
+        "\
+1:27: layer `framing` has no option `colour`
+  |
+1 | framing(prefix=u8, max=1, colour=red)|echo
+  |                           ^^^^^^
+  = expected complete_within, max or prefix"
+    );
+}
+
+#[test]
+fn an_option_of_a_layer_that_has_none() {
+    assert_eq!(
+        refusal("bytes|echo(loud=yes)"),
+        "\
+1:12: layer `echo` has no option `loud`
+  |
+1 | bytes|echo(loud=yes)
+  |            ^^^^"
+    );
+}
+
+#[test]
+fn an_option_given_twice() {
+    assert_eq!(
+        refusal("framing(prefix=u8, max=1, max=2)|echo"),
+        "\
+1:27: option `max` of layer `framing` is given twice
+  |
+1 | framing(prefix=u8, max=1, max=2)|echo
+  |                           ^^^"
+    );
+}
+
+#[test]
+fn an_option_without_a_value() {
+    assert_eq!(
+        refusal("framing(prefix=u8, max)|echo"),
+        "\
+1:20: option `max` has no value
+  |
+1 | framing(prefix=u8, max)|echo
+  |                    ^^^
+  = expected `max=value`"
+    );
+}
+
+#[test]
+fn options_without_an_end() {
+    assert_eq!(
+        refusal("framing(prefix=u8, max=1|echo"),
+        "\
+1:8: the options of layer `framing` have no end
+  |
+1 | framing(prefix=u8, max=1|echo
+  |        ^
+  = expected a closing `)`"
+    );
+}
+
+#[test]
+fn options_cut_off() {
+    assert_eq!(
+        refusal("framing(prefix=u8"),
+        "\
+1:8: the options of layer `framing` have no end
+  |
+1 | framing(prefix=u8
+  |        ^
+  = expected a closing `)`"
+    );
+}
+
+#[test]
+fn quotes_without_an_end() {
+    assert_eq!(
+        refusal("framing(prefix=\"u8, max=1)|echo"),
+        r#"1:16: the quoted value of an option of layer `framing` has no end
+  |
+1 | framing(prefix="u8, max=1)|echo
+  |                ^
+  = expected a closing `"`"#
+    );
+}
+
+#[test]
+fn something_behind_a_value() {
+    assert_eq!(
+        refusal("framing(prefix=\"u8\" u9, max=1)|echo"),
+        r#"1:21: unexpected `u`
+  |
+1 | framing(prefix="u8" u9, max=1)|echo
+  |                     ^
+  = expected `,` and the next option, or `)`"#
+    );
+}
+
+#[test]
+fn a_key_that_is_no_number() {
+    assert_eq!(
+        refusal("packets|wire:seven|echo"),
+        "\
+1:14: bad key `seven`
+  |
+1 | packets|wire:seven|echo
+  |              ^^^^^
+  = expected a number such as 7 or 0x0800, or * for the rest"
+    );
+}
+
+#[test]
+fn a_key_that_is_too_large() {
+    assert_eq!(
+        refusal("packets|wire:0x10000|echo"),
+        "\
+1:14: key 65536 is too large for layer `wire`
+  |
+1 | packets|wire:0x10000|echo
+  |              ^^^^^^^
+  = expected a colour from 0 to 65535 (0xffff)"
+    );
+}
+
+#[test]
+fn a_missing_key() {
+    assert_eq!(
+        refusal("packets|wire|discard"),
+        "\
+1:9: layer `wire` needs a key for `discard` above it
+  |
+1 | packets|wire|discard
+  |         ^^^^
+  = expected a colour from 0 to 65535 (0xffff)"
+    );
+}
+
+#[test]
+fn a_key_with_nothing_above() {
+    assert_eq!(
+        refusal("packets|wire:7|echo:7"),
+        "\
+1:21: nothing is above layer `echo`, so this key binds nothing
+  |
+1 | packets|wire:7|echo:7
+  |                     ^"
+    );
+}
+
+#[test]
+fn an_edge_that_nobody_said() {
+    assert_eq!(
+        refusal("echo"),
+        "\
+1:1: layer `echo` takes bytes or packets: say which the port carries
+  |
+1 | echo
+  | ^^^^
+  = expected `bytes|echo` or `packets|echo`"
+    );
+}
+
+#[test]
+fn an_edge_that_does_not_fit() {
+    assert_eq!(
+        refusal("packets|framing(prefix=u8, max=1)|echo"),
+        "\
+1:9: stack: layer `framing` takes bytes, but port 0 carries packets
+  |
+1 | packets|framing(prefix=u8, max=1)|echo
+  |         ^^^^^^^"
+    );
+}
+
+#[test]
+fn edges_that_do_not_fit_between_layers() {
+    assert_eq!(
+        refusal("framing(prefix=u8, max=1)|framing(prefix=u8, max=1)|echo"),
+        "\
+1:27: stack: layer `framing` takes bytes, but `framing` offers packets
+  |
+1 | framing(prefix=u8, max=1)|framing(prefix=u8, max=1)|echo
+  |                           ^^^^^^^"
+    );
+}
+
+#[test]
+fn a_headroom_that_does_not_fit() {
+    assert_eq!(
+        refusal("packets|wire(prepends=40)|wide:5|echo"),
+        "\
+1:9: stack: layer `wire` prepends up to 40 bytes, which makes 70 on the way down wide > wire, but pool `test` has 64 bytes of headroom
+  |
+1 | packets|wire(prepends=40)|wide:5|echo
+  |         ^^^^"
+    );
+}
+
+#[test]
+fn a_refusal_of_the_layer_as_a_whole() {
+    assert_eq!(
+        refusal("packets|never"),
+        "\
+1:9: layer `never`: not today
+  |
+1 | packets|never
+  |         ^^^^^"
+    );
+}
+
+#[test]
+fn the_second_line_of_a_pile() {
+    assert_eq!(
+        refusal("bytes\n\t| framing(prefix=u8,\n\t\tmax=300)\n\t| echo"),
+        "\
+3:7: layer `framing`: this prefix can say 1 to 255, not 300
+  |
+3 | \t\tmax=300)
+  | \t\t    ^^^"
+    );
+}
+
+#[test]
+fn wide_characters_before_the_place() {
+    assert_eq!(
+        refusal("bytes|écho|grün"),
+        "\
+1:7: unknown layer `écho`; did you mean `echo`?
+  |
+1 | bytes|écho|grün
+  |       ^^^^"
+    );
+}
+
+#[test]
+fn text_that_is_not_toml() {
+    assert_eq!(
+        refusal_toml("[[layer]\nkind = 'echo'\n"),
+        "\
+1:9: not TOML: unclosed array table, expected `]`
+  |
+1 | [[layer]
+  |         ^"
+    );
+}
+
+#[test]
+fn a_layer_without_a_kind() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nname = 'service'\n"),
+        r#"1:1: `[[layer]]` needs the field `kind`
+  |
+1 | [[layer]]
+  | ^^^^^^^^^
+  = expected `kind = "..."`"#
+    );
+}
+
+#[test]
+fn an_unknown_kind() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'ehco'\n"),
+        "\
+2:9: unknown layer `ehco`; did you mean `echo`?
+  |
+2 | kind = 'ehco'
+  |         ^^^^"
+    );
+}
+
+#[test]
+fn a_kind_that_is_no_string() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 7\n"),
+        r#"2:8: `kind` is no string
+  |
+2 | kind = 7
+  |        ^
+  = expected `kind = "..."`"#
+    );
+}
+
+#[test]
+fn two_layers_of_one_name() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'echo'\n[[layer]]\nkind = 'echo'\n"),
+        "\
+4:9: two layers are named `echo`
+  |
+4 | kind = 'echo'
+  |         ^^^^
+  = expected another `name` for one of them"
+    );
+}
+
+#[test]
+fn an_unknown_table() {
+    assert_eq!(
+        refusal_toml("[[layers]]\nkind = 'echo'\n"),
+        "\
+1:3: the text has no field `layers`; did you mean `layer`?
+  |
+1 | [[layers]]
+  |   ^^^^^^"
+    );
+}
+
+#[test]
+fn a_table_that_is_one_alone() {
+    assert_eq!(
+        refusal_toml("[layer]\nkind = 'echo'\n"),
+        "\
+1:1: `layer` is no array of tables
+  |
+1 | [layer]
+  | ^^^^^^^
+  = expected `[[layer]]`"
+    );
+}
+
+#[test]
+fn an_unknown_option_in_toml() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'framing'\nprefix = 'u8'\nmaximum = 9\n"),
+        "\
+4:1: layer `framing` has no option `maximum`; did you mean `max`?
+  |
+4 | maximum = 9
+  | ^^^^^^^"
+    );
+}
+
+#[test]
+fn a_bad_value_in_toml() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'framing'\nprefix = 'u8'\nmax = -1\n"),
+        "\
+4:7: bad value `-1` for option `max` of layer `framing`: invalid digit found in string
+  |
+4 | max = -1
+  |       ^^
+  = expected a whole number"
+    );
+}
+
+#[test]
+fn a_value_that_is_a_table() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'framing'\nprefix = { u = 8 }\n"),
+        "\
+3:10: option `prefix` of layer `framing` is no value
+  |
+3 | prefix = { u = 8 }
+  |          ^^^^^^^^^
+  = expected a string, a number, true or false, or an array of these"
+    );
+}
+
+#[test]
+fn a_binding_of_an_unknown_layer() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'echo'\n[[bind]]\nlower = 'ecko'\nupper = 'echo'\n"),
+        "\
+4:10: no layer is named `ecko`; did you mean `echo`?
+  |
+4 | lower = 'ecko'
+  |          ^^^^"
+    );
+}
+
+#[test]
+fn a_binding_without_an_upper_end() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'wire'\n[[bind]]\nlower = 'wire'\nkey = 7\n"),
+        r#"3:1: `[[bind]]` needs the field `upper`
+  |
+3 | [[bind]]
+  | ^^^^^^^^
+  = expected `upper = "..."`"#
+    );
+}
+
+#[test]
+fn an_unknown_field_of_a_binding() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'echo'\n[[bind]]\nlower = 'echo'\nuper = 'echo'\n"),
+        "\
+5:1: `[[bind]]` has no field `uper`; did you mean `upper`?
+  |
+5 | uper = 'echo'
+  | ^^^^"
+    );
+}
+
+#[test]
+fn a_missing_key_in_toml() {
+    assert_eq!(
+        refusal_toml(
+            "[[layer]]\nkind = 'wire'\n[[layer]]\nkind = 'discard'\n[[bind]]\nlower = 'wire'\nupper = 'discard'\n"
+        ),
+        "\
+7:10: layer `wire` needs a key for `discard` above it
+  |
+7 | upper = 'discard'
+  |          ^^^^^^^
+  = expected a colour from 0 to 65535 (0xffff)"
+    );
+}
+
+#[test]
+fn a_bad_key_in_toml() {
+    assert_eq!(
+        refusal_toml(
+            "[[layer]]\nkind = 'wire'\n[[layer]]\nkind = 'discard'\n[[bind]]\nlower = 'wire'\nupper = 'discard'\nkey = 0x1_0000\n"
+        ),
+        "\
+8:7: key 65536 is too large for layer `wire`
+  |
+8 | key = 0x1_0000
+  |       ^^^^^^^^
+  = expected a colour from 0 to 65535 (0xffff)"
+    );
+}
+
+#[test]
+fn a_port_below_an_unknown_layer() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'echo'\n[[port]]\nlayer = 'discard'\n"),
+        "\
+4:10: no layer is named `discard`
+  |
+4 | layer = 'discard'
+  |          ^^^^^^^
+  = expected echo"
+    );
+}
+
+#[test]
+fn a_port_of_an_unknown_edge() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'echo'\n[[port]]\nlayer = 'echo'\nedge = 'packet'\n"),
+        "\
+5:9: unknown edge `packet`; did you mean `packets`?
+  |
+5 | edge = 'packet'
+  |         ^^^^^^
+  = expected bytes or packets"
+    );
+}
+
+#[test]
+fn a_port_whose_edge_nobody_said() {
+    assert_eq!(
+        refusal_toml("[[layer]]\nkind = 'echo'\n[[port]]\nlayer = 'echo'\n"),
+        r#"4:10: layer `echo` takes bytes or packets: say which
+  |
+4 | layer = 'echo'
+  |          ^^^^
+  = expected `edge = "bytes"` or `edge = "packets"`"#
+    );
+}
+
+#[test]
+fn a_count_that_is_none() {
+    assert_eq!(
+        refusal_toml("[stack]\nrounds = -1\n"),
+        "\
+2:10: `rounds` is no count
+  |
+2 | rounds = -1
+  |          ^^
+  = expected a whole number, 0 or greater"
+    );
+}
+
+#[test]
+fn a_layer_that_no_port_reaches() {
+    assert_eq!(
+        refusal_toml(
+            "[[layer]]\nkind = \"framing\"\nprefix = \"u16be\"\nmax = 4096\n\n[[layer]]\nname = \"service\"\nkind = \"echo\"\n[[port]]\nlayer = 'framing'\n"
+        ),
+        r#"8:9: stack: layer `echo` has no way down to a port: bind it above a layer, or put a port below it
+  |
+8 | kind = "echo"
+  |         ^^^^"#
+    );
+}
+
+#[test]
+fn two_layers_at_one_key() {
+    assert_eq!(
+        refusal_toml(
+            "[[layer]]\nkind = 'wire'\n[[layer]]\nkind = 'echo'\n[[layer]]\nkind = 'discard'\n[[bind]]\nlower = 'wire'\nkey = 7\nupper = 'echo'\n[[bind]]\nlower = 'wire'\nkey = 7\nupper = 'discard'\n[[port]]\nlayer = 'wire'\n"
+        ),
+        "\
+2:9: stack: layer `wire` hands key 0x7 to both `echo` and `discard`
+  |
+2 | kind = 'wire'
+  |         ^^^^"
+    );
+}
