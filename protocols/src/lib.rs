@@ -36,6 +36,7 @@ pub mod echo;
 #[cfg(feature = "file")]
 pub mod file;
 pub mod framing;
+pub mod net;
 
 pub use chargen::Chargen;
 pub use discard::Discard;

@@ -420,6 +420,11 @@ fn nodes(plan: &Plan<'_>, links: &[Link]) -> Vec<Node> {
         let lower = of(&|link| link.upper == layer);
         let upper = of(&|link| link.lower == layer);
         let keyed = upper.iter().filter_map(|&link| Some((links[link as usize].key?, link)));
+        let keyed: Vec<_> = keyed.collect();
+        let only = match keyed[..] {
+            [only] => Some(only),
+            _ => None,
+        };
         let unkeyed = upper.iter().find(|&&link| links[link as usize].key.is_none());
         let several_ports =
             lower.len() > 1 && lower.iter().all(|&link| links[link as usize].lower == NONE);
@@ -430,8 +435,10 @@ fn nodes(plan: &Plan<'_>, links: &[Link]) -> Vec<Node> {
                     _ => Hop::SETTLED,
                 },
                 down: if several_ports { Hop::BY_INGRESS } else { Hop::down(lower[0]) },
+                keyed: only.map_or(Hop::SETTLED, |(_, link)| Hop::up(link)),
+                key: only.map_or(0, |(key, _)| key),
             },
-            resolver: Resolver::new(keyed.collect()),
+            resolver: Resolver::new(keyed),
             lower,
             upper,
             ports: reachable[layer as usize].clone().into(),

@@ -96,6 +96,13 @@ impl Context<'_> {
     /// ```
     #[inline]
     pub fn up_key(&mut self, key: u64, chain: Chain) -> Outcome {
+        if key == self.next.key && self.next.keyed != Hop::SETTLED {
+            return Outcome { chain: Some(chain), hop: self.next.keyed };
+        }
+        self.up_one_of_several(key, chain)
+    }
+
+    fn up_one_of_several(&mut self, key: u64, chain: Chain) -> Outcome {
         match self.core.nodes[self.layer as usize].resolver.find(key) {
             None => self.unbound(chain),
             Some(link) => Outcome { chain: Some(chain), hop: Hop::up(link) },

@@ -179,11 +179,16 @@ pub(super) struct Next {
     pub(super) up: Hop,
     /// `BY_INGRESS` where several ports are below and nothing else.
     pub(super) down: Hop,
+    /// Where the only key goes, if there is just one; else `SETTLED`.
+    pub(super) keyed: Hop,
+    /// The only key.
+    pub(super) key: u64,
 }
 
 impl Next {
     /// Of no layer.
-    pub(super) const NONE: Next = Next { up: Hop::SETTLED, down: Hop::SETTLED };
+    pub(super) const NONE: Next =
+        Next { up: Hop::SETTLED, down: Hop::SETTLED, keyed: Hop::SETTLED, key: 0 };
 }
 
 /// Where chains enter and leave.
