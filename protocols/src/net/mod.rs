@@ -24,7 +24,16 @@
 //! - **Trouble**: a packet that cannot be delivered goes back down with its headers restored and
 //!   the shared slot [`Trouble`] set; IP hands it to ICMP, which makes the error message of it.
 
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
 pub mod reassembly;
+pub mod udp;
+
+pub use ethernet::Ethernet;
+pub use icmp::Icmp;
+pub use ipv4::Ipv4;
+pub use udp::Udp;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -296,4 +305,89 @@ pub fn pseudo_header_v6(
     len: u32,
 ) -> Sum {
     Sum::ipv6(source, destination, next_header as u8, len)
+}
+
+/// To be called by an IP layer that puts another source into a packet than the one its transport's
+/// checksum was made with: brings that checksum up to date (RFC 1624). TCP and UDP only; a UDP
+/// checksum of 0 (none) stays 0. `false` where no buffer was left. O(1).
+///
+/// ```
+/// use mbuf_protocols::net::{protocol, pseudo_header_v4, readdressed};
+///
+/// let pool = mbuf::Pool::with_memory(1 << 20)?;
+/// let made_for = |source: &str| -> Result<u16, Box<dyn std::error::Error>> {
+///     let sum = pseudo_header_v4(source.parse()?, "10.0.0.2".parse()?, protocol::UDP, 8);
+///     Ok(sum.checksum())
+/// };
+/// let mut chain = pool.chain_from(&[0; 6])?;
+/// chain.extend_from_slice(&made_for("0.0.0.0")?.to_be_bytes())?;
+/// assert!(readdressed(&mut chain, protocol::UDP, &[0, 0, 0, 0], &[10, 0, 0, 1]));
+/// assert_eq!(chain.to_vec()?[6..], made_for("10.0.0.1")?.to_be_bytes());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn readdressed(chain: &mut Chain, protocol: u64, old: &[u8], new: &[u8]) -> bool {
+    let Some(place) = checksum_place(protocol) else { return true };
+    let mut field = [0; 2];
+    if old == new || chain.peek(place, &mut field).is_err() {
+        return true;
+    }
+    let partial = chain.meta().offload().contains(Offload::CHECKSUM_PARTIAL);
+    let mut sum = u16::from_be_bytes(field);
+    if sum == 0 && protocol == protocol::UDP && !partial {
+        return true;
+    }
+    // A partial checksum is a sum that is not complemented.
+    let flip = if partial { 0xffff } else { 0 };
+    sum ^= flip;
+    for (old, new) in old.as_chunks::<2>().0.iter().zip(new.as_chunks::<2>().0) {
+        sum = update(sum, u16::from_be_bytes(*old), u16::from_be_bytes(*new));
+    }
+    sum ^= flip;
+    if sum == 0 && protocol == protocol::UDP && !partial {
+        sum = 0xffff;
+    }
+    chain.copy_back(place, &sum.to_be_bytes()).is_ok()
+}
+
+/// Fills in the transport's checksum of a chain that begins with the transport header and holds
+/// the pseudo header's sum in its checksum field: for who must take such a packet apart. `false`
+/// where that is not possible: no buffer is left, or the header is too short. O(n).
+///
+/// ```
+/// use mbuf::meta::Offload;
+/// use mbuf_protocols::net::{complete_checksum, protocol};
+///
+/// let pool = mbuf::Pool::with_memory(1 << 20)?;
+/// let mut chain = pool.chain_from(&[0, 7, 0, 9, 0, 8, 0x12, 0x34])?;
+/// chain.meta_mut().set_offload(Offload::CHECKSUM_PARTIAL);
+/// assert!(complete_checksum(&mut chain, protocol::UDP));
+/// assert_eq!(chain.checksum(..)?, 0x1234, "all but the pseudo header");
+/// assert!(chain.meta().offload().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn complete_checksum(chain: &mut Chain, protocol: u64) -> bool {
+    let Some(place) = checksum_place(protocol) else { return false };
+    // The field holds the pseudo header's sum, so that the sum over all is that over both.
+    if chain.len() < place + 2 {
+        return false;
+    }
+    let Ok(mut sum) = chain.checksum(..) else { return false };
+    if sum == 0 && protocol == protocol::UDP {
+        sum = 0xffff;
+    }
+    if chain.copy_back(place, &sum.to_be_bytes()).is_err() {
+        return false;
+    }
+    let rest = chain.meta().offload() - Offload::CHECKSUM_PARTIAL;
+    chain.meta_mut().set_offload(rest);
+    true
+}
+
+/// Where a transport header has its checksum.
+fn checksum_place(protocol: u64) -> Option<usize> {
+    match protocol {
+        protocol::UDP => Some(6),
+        protocol::TCP => Some(16),
+        _ => None,
+    }
 }

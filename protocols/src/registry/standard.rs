@@ -1,9 +1,12 @@
 //! The plugins of this crate, by name.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use super::{Registry, error::one_of};
-use crate::{Chargen, Discard, Echo, Framing, Prefix};
+use crate::{
+    Chargen, Discard, Echo, Framing, Prefix,
+    net::{Ethernet, Icmp, Ipv4, Udp, ethertype, protocol},
+};
 
 /// Their names in texts.
 const PREFIXES: [(&str, Prefix); 6] = [
@@ -17,6 +20,7 @@ const PREFIXES: [(&str, Prefix); 6] = [
 
 pub(super) fn register(registry: &mut Registry) {
     services(registry);
+    hosts(registry);
 }
 
 /// Framing, and the small services of RFC 862 to 864 with their ports.
@@ -51,4 +55,104 @@ fn services(registry: &mut Registry) {
             Ok(edge.unwrap_or_else(Chargen::datagram))
         })
         .under("udp", 19);
+}
+
+/// The address of a station that is not told its own: one that is locally administered.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// The address of a host that is not told its own: one for documentation, which no network has
+/// (RFC 5737).
+const ADDRESS: (Ipv4Addr, u8) = (Ipv4Addr::new(192, 0, 2, 1), 24);
+
+/// A station, a host, and what is above it.
+fn hosts(registry: &mut Registry) {
+    registry
+        .register("ethernet", |options| {
+            let station = options.take_with("mac", A_MAC, mac)?.unwrap_or(MAC);
+            let ethernet = Ethernet::new(station)
+                .promiscuous(options.take("promiscuous")?.unwrap_or(false))
+                .pad(options.take("pad")?.unwrap_or(false));
+            Ok(match options.take_with("peer", A_MAC, mac)? {
+                Some(peer) => ethernet.peer(peer),
+                None => ethernet,
+            })
+        })
+        .alias("eth")
+        .needs_key("an EtherType", 0xffff);
+    registry
+        .register("ipv4", |options| {
+            let expected = "an IPv4 address with its prefix length, such as 192.0.2.1/24";
+            let (address, length) =
+                options.take_with("address", expected, network)?.unwrap_or(ADDRESS);
+            let mut ipv4 = Ipv4::new(address, length);
+            if let Some(gateway) = options.take("gateway")? {
+                ipv4 = ipv4.gateway(gateway);
+            }
+            if let Some(mtu) = options.take("mtu")? {
+                ipv4 = ipv4.mtu(mtu);
+            }
+            if let Some(ttl) = options.take("ttl")? {
+                ipv4 = ipv4.ttl(ttl);
+            }
+            for group in options.take_all::<Ipv4Addr>("join")? {
+                if !group.is_multicast() {
+                    return Err(options.refuse("join", "this is no multicast group"));
+                }
+                ipv4 = ipv4.join(group);
+            }
+            Ok(ipv4
+                .dont_fragment(options.take("dont_fragment")?.unwrap_or(false))
+                .promiscuous(options.take("promiscuous")?.unwrap_or(false)))
+        })
+        .under("ethernet", ethertype::IPV4)
+        .needs_key("a protocol number", 0xff);
+    registry
+        .register("icmp", |options| {
+            let icmp = Icmp::new();
+            match (options.take("burst")?, options.duration("every")?) {
+                (None, None) => Ok(icmp),
+                (burst, every) => {
+                    Ok(icmp.rate(burst.unwrap_or(10), every.unwrap_or(Duration::from_millis(10))))
+                }
+            }
+        })
+        .under("ipv4", protocol::ICMP);
+    registry
+        .register("udp", |options| {
+            Ok(Udp::new()
+                .offload(options.take("offload")?.unwrap_or(false))
+                .without_checksum(options.take("without_checksum")?.unwrap_or(false))
+                .any_port(options.take("any_port")?.unwrap_or(false)))
+        })
+        .under("ipv4", protocol::UDP)
+        .under("ipv6", protocol::UDP)
+        .needs_key("a port", 0xffff);
+}
+
+const A_MAC: &str = "a MAC address such as 02:00:00:00:00:01";
+
+/// Six bytes in base 16 with `:` or `-` between them.
+fn mac(text: &str) -> Result<[u8; 6], &'static str> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split([':', '-']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
+        let part = part.filter(|part| part.chars().all(|c| c.is_ascii_hexdigit()));
+        let part = part.ok_or("it is not six bytes in base 16")?;
+        *byte = u8::from_str_radix(part, 16).map_err(|_| "it is not six bytes in base 16")?;
+    }
+    match parts.next() {
+        Some(_) => Err("it has more than six bytes"),
+        None if bytes[0] & 1 == 1 => Err("it is a group's, not a station's"),
+        None => Ok(bytes),
+    }
+}
+
+/// An address and the length of its network's prefix.
+fn network(text: &str) -> Result<(Ipv4Addr, u8), &'static str> {
+    let (address, length) = text.split_once('/').ok_or("the prefix length is missing")?;
+    let address = address.parse().map_err(|_| "the address is malformed")?;
+    match length.parse() {
+        Ok(length) if length <= 32 => Ok((address, length)),
+        _ => Err("the prefix length is not from 0 to 32"),
+    }
 }

@@ -238,3 +238,65 @@ fn no_text_makes_it_panic() {
     }
     assert!(refused > 1000);
 }
+
+/// An Ethernet frame with an IPv4 packet with a UDP datagram from 192.0.2.2, port 4000.
+fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    let mut ip = vec![0x45, 0, 0, 28 + payload.len() as u8, 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend([192, 0, 2, 2, 192, 0, 2, 1]);
+    let words = ip.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame.extend(ip);
+    frame.extend(4000_u16.to_be_bytes());
+    frame.extend(port.to_be_bytes());
+    frame.extend((8 + payload.len() as u16).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    frame
+}
+
+#[test]
+fn the_pile_of_the_issue_answers_a_datagram() {
+    let pool = testing::pool();
+    let text = "eth(peer=02:00:00:00:00:02)|ipv4(address=192.0.2.1/24)|udp:7007|echo";
+    let mut stack = Registry::standard().build(&pool, text).unwrap();
+    let answers = answer(&mut stack, &pool, 0, &datagram(7007, b"hello"));
+    assert_eq!(answers.len(), 1, "{:?}", stack.stats());
+    assert_eq!(&answers[0][..14], [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
+    assert_eq!(&answers[0][26..34], [192, 0, 2, 1, 192, 0, 2, 2]);
+    assert_eq!(&answers[0][34..38], [7007_u16.to_be_bytes(), 4000_u16.to_be_bytes()].concat());
+    assert_eq!(&answers[0][42..], b"hello");
+    // Another port is nobody's.
+    assert!(answer(&mut stack, &pool, 0, &datagram(7008, b"hello")).is_empty());
+    drop(stack);
+    assert_eq!(pool.stats().in_use(), 0);
+    // Without options, it has addresses of its own.
+    Registry::standard().build(&pool, "eth|ipv4|udp:7|echo").unwrap();
+}
+
+#[test]
+fn the_kinds_of_a_host_know_their_keys() {
+    let plan = Registry::standard().plan("eth|ipv4|udp|echo").unwrap();
+    let keys: Vec<_> = plan.bindings().map(|bound| bound.key).collect();
+    assert_eq!(keys, [Some(0x0800), Some(17), Some(7)]);
+    let plan = Registry::standard().plan("ethernet|ipv4|icmp").unwrap();
+    assert_eq!(plan.bindings().last().unwrap().key, Some(1));
+}
+
+#[test]
+fn an_unknown_layer_that_is_near_nothing_has_the_list() {
+    let mut registry = Registry::empty();
+    registry.register("echo", |_| Ok(Echo::new())).alias("mirror");
+    registry.register("discard", |_| Ok(Discard::new()));
+    assert_eq!(
+        registry.plan("bytes|quaternion").unwrap_err().to_string(),
+        "\
+1:7: unknown layer `quaternion`
+  |
+1 | bytes|quaternion
+  |       ^^^^^^^^^^
+  = expected discard, echo or mirror"
+    );
+}

@@ -15,19 +15,6 @@ fn an_unknown_layer_has_the_nearest_name() {
 }
 
 #[test]
-fn an_unknown_layer_near_nothing_has_the_list() {
-    assert_eq!(
-        refusal("bytes|quaternion"),
-        "\
-1:7: unknown layer `quaternion`
-  |
-1 | bytes|quaternion
-  |       ^^^^^^^^^^
-  = expected chargen, discard, echo, ether, framing, never, twice, wide or wire"
-    );
-}
-
-#[test]
 fn no_text() {
     assert_eq!(
         refusal(""),
@@ -667,5 +654,69 @@ fn two_layers_at_one_key() {
   |
 2 | kind = 'wire'
   |         ^^^^"
+    );
+}
+
+#[test]
+fn an_ip_that_there_is_not() {
+    assert_eq!(
+        refusal("eth|ipv5|udp:7|echo"),
+        "\
+1:5: unknown layer `ipv5`; did you mean `ipv4`?
+  |
+1 | eth|ipv5|udp:7|echo
+  |     ^^^^"
+    );
+}
+
+#[test]
+fn an_address_without_its_prefix() {
+    assert_eq!(
+        refusal("eth|ipv4(address=192.0.2.1)|udp:7|echo"),
+        "\
+1:18: bad value `192.0.2.1` for option `address` of layer `ipv4`: the prefix length is missing
+  |
+1 | eth|ipv4(address=192.0.2.1)|udp:7|echo
+  |                  ^^^^^^^^^
+  = expected an IPv4 address with its prefix length, such as 192.0.2.1/24"
+    );
+}
+
+#[test]
+fn a_mac_address_of_a_group() {
+    assert_eq!(
+        refusal("eth(mac=01:00:5e:00:00:01)|ipv4|udp:7|echo"),
+        "\
+1:9: bad value `01:00:5e:00:00:01` for option `mac` of layer `ethernet`: it is a group's, not a station's
+  |
+1 | eth(mac=01:00:5e:00:00:01)|ipv4|udp:7|echo
+  |         ^^^^^^^^^^^^^^^^^
+  = expected a MAC address such as 02:00:00:00:00:01"
+    );
+}
+
+#[test]
+fn a_port_that_there_is_not() {
+    assert_eq!(
+        refusal("eth|ipv4|udp:70000|echo"),
+        "\
+1:14: key 70000 is too large for layer `udp`
+  |
+1 | eth|ipv4|udp:70000|echo
+  |              ^^^^^
+  = expected a port from 0 to 65535 (0xffff)"
+    );
+}
+
+#[test]
+fn a_service_without_a_usual_port() {
+    assert_eq!(
+        refusal("eth|ipv4|udp|framing(prefix=u8, max=1)"),
+        "\
+1:10: layer `udp` needs a key for `framing` above it
+  |
+1 | eth|ipv4|udp|framing(prefix=u8, max=1)
+  |          ^^^
+  = expected a port from 0 to 65535 (0xffff)"
     );
 }

@@ -1,0 +1,284 @@
+//! ICMP (RFC 792, RFC 1122 section 3.2.2, RFC 1812 section 4.3.2): echo, and errors.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |     type      |     code      |           checksum            |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |  echo: identifier and sequence; errors: MTU, pointer, or 0    |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |  echo: data;  errors: the header and the first bytes of the datagram
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! ```
+//!
+//! An echo request is answered by the chain that brought it. A chain that comes with [`Trouble`]
+//! set, its IP header restored, becomes the data of an error message to its sender, of at most 576
+//! bytes in all. There is none about an ICMP error, a fragment other than the first, a datagram from
+//! nobody or to many ([`NO_ERROR_ABOUT`]), and not more than the [`rate`](Icmp::rate) allows
+//! ([`RATE_LIMITED`]).
+//!
+//! Errors that come are checked (they must quote a datagram) and counted as consumed.
+
+use std::{net::SocketAddr, time::Duration};
+
+use mbuf::{
+    Address, Chain,
+    chain::checksum,
+    meta::Offload,
+    stack::{Context, DropReason, Edge, LayerInfo, Outcome, Protocol, Time},
+};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
+};
+
+use super::{Trouble, ipv4::BAD_CHECKSUM, protocol};
+
+/// A datagram about which no error may be sent (RFC 1122, 3.2.2).
+pub const NO_ERROR_ABOUT: DropReason = DropReason("no_error_about");
+/// More errors than the rate allows (RFC 1812, 4.3.2.8).
+pub const RATE_LIMITED: DropReason = DropReason("rate_limited");
+/// A type that is not known (RFC 1122, 3.2.2: silently discarded).
+pub const UNKNOWN_TYPE: DropReason = DropReason("unknown_type");
+
+const ECHO_REPLY: u8 = 0;
+const UNREACHABLE: u8 = 3;
+const ECHO: u8 = 8;
+const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+
+/// Types that report an error: unreachable, source quench, redirect, time exceeded, parameter
+/// problem.
+const ERRORS: [u8; 5] = [UNREACHABLE, 4, 5, TIME_EXCEEDED, PARAMETER_PROBLEM];
+
+const HEADER: usize = size_of::<Header>();
+const IP_HEADER: usize = 20;
+
+/// What an error may quote, so that it is 576 bytes with both headers.
+const QUOTE: usize = 576 - IP_HEADER - HEADER;
+
+/// The header as it stands on the wire.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Header {
+    /// What it is.
+    pub kind: u8,
+    /// Which of its kind.
+    pub code: u8,
+    /// Over header and data.
+    pub checksum: U16,
+    /// The identifier of an echo.
+    pub identifier: U16,
+    /// The sequence number of an echo; the next hop's MTU (RFC 1191).
+    pub sequence: U16,
+}
+
+/// The ICMP of a host. Bind it to IPv4 by [`protocol::ICMP`].
+#[derive(Debug, Clone)]
+pub struct Icmp {
+    burst: u32,
+    every: Duration,
+    tokens: u32,
+    filled: Time,
+}
+
+impl Icmp {
+    /// Answers echoes, and sends at most ten errors at once and one each 10 ms.
+    ///
+    /// ```
+    /// use mbuf::stack::Protocol;
+    /// use mbuf_protocols::net::Icmp;
+    ///
+    /// assert_eq!(Icmp::new().name(), "icmp");
+    /// ```
+    pub const fn new() -> Self {
+        Self { burst: 10, every: Duration::from_millis(10), tokens: 10, filled: Time::ZERO }
+    }
+
+    /// At most `burst` errors at once, and one each `every` (a bucket of tokens).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mbuf_protocols::net::Icmp;
+    ///
+    /// let icmp = Icmp::new().rate(1, Duration::from_secs(1));
+    /// assert!(format!("{icmp:?}").contains("burst: 1"));
+    /// ```
+    pub const fn rate(mut self, burst: u32, every: Duration) -> Self {
+        self.burst = burst;
+        self.tokens = burst;
+        self.every = every;
+        self
+    }
+
+    /// Takes a token, if there is one.
+    fn may_send(&mut self, now: Time) -> bool {
+        let every = self.every.as_nanos().max(1);
+        let fresh = now.since(self.filled).as_nanos() / every;
+        if fresh > 0 {
+            self.tokens = self.burst.min(self.tokens.saturating_add(fresh.min(1 << 30) as u32));
+            // What is left of the interval counts for the next token.
+            let rest = now.since(self.filled).as_nanos() % every;
+            self.filled = Time::from_nanos(now.as_nanos().saturating_sub(rest as u64));
+        }
+        let may = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
+        may
+    }
+
+    /// Makes the error message of a datagram that came back with its IP header.
+    #[cold]
+    fn error(&mut self, mut chain: Chain, trouble: Trouble, cx: &mut Context<'_>) -> Outcome {
+        let mut quoted = [0; 60 + 1];
+        let len = chain.len().min(quoted.len());
+        if chain.peek(0, &mut quoted[..len]).is_err()
+            || !deserves_an_error(&quoted[..len], chain.meta().source(), chain.meta().destination())
+        {
+            return cx.drop(chain, NO_ERROR_ABOUT);
+        }
+        if !self.may_send(cx.now()) {
+            return cx.drop(chain, RATE_LIMITED);
+        }
+        let (kind, code) = kind_and_code(trouble);
+        // The pointer is one byte; the MTU stands in the last two.
+        let (identifier, sequence) = match kind {
+            PARAMETER_PROBLEM => (trouble.argument() << 8, 0),
+            UNREACHABLE if code == 4 => (0, trouble.argument()),
+            _ => (0, 0),
+        };
+        let mut header = Header {
+            kind,
+            code,
+            checksum: 0.into(),
+            identifier: identifier.into(),
+            sequence: sequence.into(),
+        };
+        if chain.len() > QUOTE && chain.truncate(QUOTE).is_err() {
+            return cx.drop(chain, DropReason::NO_BUFFERS);
+        }
+        let mut sum = checksum::Sum::new();
+        sum.add(header.as_bytes());
+        if sum.add_chain(&chain, ..).is_err() {
+            return cx.drop(chain, DropReason::NO_BUFFERS);
+        }
+        header.checksum = sum.checksum().into();
+        if chain.push(&header).is_err() {
+            return cx.drop(chain, DropReason::NO_BUFFERS);
+        }
+        cx.set_slot(&mut chain, Trouble::NONE);
+        reset(&mut chain);
+        cx.reply(chain)
+    }
+}
+
+impl Default for Icmp {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Protocol for Icmp {
+    fn name(&self) -> &str {
+        "icmp"
+    }
+
+    fn info(&self) -> LayerInfo {
+        LayerInfo::new(Edge::Packets, Edge::Packets)
+            .prepends(HEADER)
+            .min_header(HEADER)
+            .shared_slot::<Trouble>()
+            .reasons(&[BAD_CHECKSUM, NO_ERROR_ABOUT, RATE_LIMITED, UNKNOWN_TYPE])
+    }
+
+    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        let trouble = cx.slot::<Trouble>(&chain);
+        if !trouble.is_none() {
+            return self.error(chain, trouble, cx);
+        }
+        let verified = Offload::CHECKSUM_VERIFIED | Offload::CHECKSUM_PARTIAL;
+        if !chain.meta().offload().intersects(verified) && chain.checksum(..) != Ok(0) {
+            return cx.drop(chain, BAD_CHECKSUM);
+        }
+        let Ok(&header) = chain.header::<Header>() else {
+            return cx.drop(chain, DropReason::SHORT);
+        };
+        match header.kind {
+            ECHO if header.code == 0 => {
+                let Ok(answer) = chain.header_mut::<Header>() else {
+                    return cx.drop(chain, DropReason::NO_BUFFERS);
+                };
+                answer.kind = ECHO_REPLY;
+                let sum = checksum::update(
+                    header.checksum.get(),
+                    u16::from(ECHO) << 8,
+                    u16::from(ECHO_REPLY) << 8,
+                );
+                answer.checksum = sum.into();
+                reset(&mut chain);
+                cx.reply(chain)
+            }
+            ECHO_REPLY => cx.consumed(chain),
+            kind if ERRORS.contains(&kind) => {
+                let mut quoted = [0; 1];
+                let whole = chain.len() >= HEADER + IP_HEADER + 8;
+                match chain.peek(HEADER, &mut quoted) {
+                    Ok(()) if whole && quoted[0] >> 4 == 4 && quoted[0] & 0xf >= 5 => {
+                        cx.consumed(chain)
+                    }
+                    _ => cx.drop(chain, DropReason::MALFORMED),
+                }
+            }
+            _ => cx.drop(chain, UNKNOWN_TYPE),
+        }
+    }
+
+    /// What a layer above sends (a `ping`) goes down as it is: it brings its own header.
+    fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        cx.down(chain)
+    }
+}
+
+/// What the device said of the packet that came does not hold for the one that goes.
+fn reset(chain: &mut Chain) {
+    chain.meta_mut().set_offload(Offload::empty());
+    chain.meta_mut().set_segment_size(0);
+}
+
+fn kind_and_code(trouble: Trouble) -> (u8, u8) {
+    match (trouble.kind(), trouble.code()) {
+        (Trouble::TIME_EXCEEDED, code) => (TIME_EXCEEDED, code),
+        (Trouble::TOO_BIG, _) => (UNREACHABLE, 4),
+        (Trouble::PARAMETER, _) => (PARAMETER_PROBLEM, 0),
+        _ => match trouble {
+            Trouble::PORT_UNREACHABLE => (UNREACHABLE, 3),
+            Trouble::PROTOCOL_UNREACHABLE => (UNREACHABLE, 2),
+            Trouble::PROHIBITED => (UNREACHABLE, 13),
+            _ => (UNREACHABLE, 1),
+        },
+    }
+}
+
+/// RFC 1122, section 3.2.2: what no error is sent about.
+fn deserves_an_error(quoted: &[u8], source: Address, destination: Address) -> bool {
+    let (Address::Ip(SocketAddr::V4(source)), Address::Ip(SocketAddr::V4(destination))) =
+        (source, destination)
+    else {
+        return false;
+    };
+    let (source, destination) = (source.ip(), destination.ip());
+    if source.is_unspecified()
+        || source.is_loopback()
+        || source.octets()[0] >= 224
+        || destination.octets()[0] >= 224
+    {
+        return false;
+    }
+    let [version_ihl, _, _, _, _, _, fragment_high, fragment_low, _, number, ..] = quoted else {
+        return false;
+    };
+    let header_len = usize::from(version_ihl & 0xf) * 4;
+    let first = u16::from_be_bytes([*fragment_high, *fragment_low]) & 0x1fff == 0;
+    let about_error = u64::from(*number) == protocol::ICMP
+        && quoted.get(header_len).is_none_or(|kind| ![ECHO, ECHO_REPLY].contains(kind));
+    version_ihl >> 4 == 4 && header_len >= IP_HEADER && first && !about_error
+}

@@ -1,0 +1,284 @@
+//! UDP (RFC 768, RFC 8200 section 8.1) over IPv4 and IPv6.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |          source port          |       destination port        |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |            length             |           checksum            |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |            data                                              ...
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! ```
+//!
+//! The key is the local port. A datagram to a port that nobody is bound to goes back down as
+//! [`Trouble::PORT_UNREACHABLE`], unless it was sent to many. A checksum of 0 means *none* over
+//! IPv4 and is refused over IPv6 ([`NO_CHECKSUM`]); one that comes out as 0 is sent as 0xffff. Bytes
+//! behind the length are trimmed.
+//!
+//! Over both IPs the lower edge 0 is IPv4 and 1 is IPv6 (bind them in this order); with one edge
+//! below everything goes there.
+
+use std::net::{IpAddr, SocketAddr};
+
+use mbuf::{
+    Address, Chain,
+    chain::checksum::Sum,
+    meta::Offload,
+    stack::{Context, DropReason, Edge, LayerInfo, Outcome, Protocol},
+};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
+};
+
+use super::{
+    Trouble,
+    ipv4::{BAD_CHECKSUM, NO_ROUTE, TOO_BIG},
+    prepended, protocol, pseudo_header_v4, pseudo_header_v6,
+};
+
+/// No checksum, over IPv6.
+pub const NO_CHECKSUM: DropReason = DropReason("no_checksum");
+
+const HEADER: usize = size_of::<Header>();
+
+/// The header as it stands on the wire.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Header {
+    /// The sender's port, 0 if it wants no answer.
+    pub source: U16,
+    /// The receiver's port.
+    pub destination: U16,
+    /// Header and data, in bytes.
+    pub length: U16,
+    /// Over pseudo header, header and data.
+    pub checksum: U16,
+}
+
+/// UDP: ports, and a checksum. O(1) a datagram, but for the checksum, which is O(n).
+#[derive(Debug, Clone, Default)]
+pub struct Udp {
+    offload: bool,
+    no_checksum: bool,
+    any_port: bool,
+}
+
+impl Udp {
+    /// UDP with checksums of its own.
+    ///
+    /// ```
+    /// use mbuf::stack::Protocol;
+    /// use mbuf_protocols::net::Udp;
+    ///
+    /// assert_eq!(Udp::new().info().max_prepend(), 8);
+    /// ```
+    pub const fn new() -> Self {
+        Self { offload: false, no_checksum: false, any_port: false }
+    }
+
+    /// Leaves the checksum to the device ([`Offload::CHECKSUM_PARTIAL`]).
+    ///
+    /// ```
+    /// # use mbuf_protocols::net::Udp;
+    /// assert!(format!("{:?}", Udp::new().offload(true)).contains("offload: true"));
+    /// ```
+    pub const fn offload(mut self, yes: bool) -> Self {
+        self.offload = yes;
+        self
+    }
+
+    /// Sends no checksum over IPv4, which tunnels may (RFC 7348); over IPv6 there always is one.
+    ///
+    /// ```
+    /// # use mbuf_protocols::net::Udp;
+    /// let udp = Udp::new().without_checksum(true);
+    /// assert!(format!("{udp:?}").contains("no_checksum: true"));
+    /// ```
+    pub const fn without_checksum(mut self, yes: bool) -> Self {
+        self.no_checksum = yes;
+        self
+    }
+
+    /// Hands what is for a port that nobody is bound to up to the layer that stands above without
+    /// a key, instead of answering that the port is unreachable.
+    ///
+    /// ```
+    /// # use mbuf_protocols::net::Udp;
+    /// assert!(format!("{:?}", Udp::new().any_port(true)).contains("any_port: true"));
+    /// ```
+    pub const fn any_port(mut self, yes: bool) -> Self {
+        self.any_port = yes;
+        self
+    }
+
+    /// Nobody is bound to the port (RFC 1122, 4.1.3.1).
+    #[cold]
+    fn unbound(&self, mut chain: Chain, to: IpAddr, cx: &mut Context<'_>) -> Outcome {
+        if self.any_port {
+            return cx.up(chain);
+        }
+        let to_many = to.is_multicast() || to == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+        if to_many || chain.restore(HEADER).is_err() {
+            return cx.drop(chain, DropReason::UNBOUND);
+        }
+        cx.set_slot(&mut chain, Trouble::PORT_UNREACHABLE);
+        cx.down_edge(cx.edge(), chain)
+    }
+}
+
+impl Protocol for Udp {
+    fn name(&self) -> &str {
+        "udp"
+    }
+
+    fn info(&self) -> LayerInfo {
+        LayerInfo::new(Edge::Packets, Edge::Packets)
+            .prepends(HEADER)
+            .min_header(HEADER)
+            .shared_slot::<Trouble>()
+            .reasons(&[BAD_CHECKSUM, NO_CHECKSUM, NO_ROUTE, TOO_BIG])
+    }
+
+    #[inline]
+    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        let Ok(&header) = chain.header::<Header>() else {
+            return cx.drop(chain, DropReason::SHORT);
+        };
+        let length = usize::from(header.length.get());
+        if length < HEADER || length > chain.len() {
+            return cx.drop(chain, DropReason::MALFORMED);
+        }
+        if length < chain.len() && chain.truncate(length).is_err() {
+            return cx.drop(chain, DropReason::NO_BUFFERS);
+        }
+        let (Address::Ip(source), Address::Ip(destination)) =
+            (chain.meta().source(), chain.meta().destination())
+        else {
+            return cx.drop(chain, NO_ROUTE);
+        };
+        let known = Offload::CHECKSUM_VERIFIED | Offload::CHECKSUM_PARTIAL;
+        let offload = chain.meta().offload();
+        if offload.intersects(known) {
+            // It said something of this layer's checksum, not of one inside a tunnel.
+            chain.meta_mut().set_offload(offload - known);
+        } else if header.checksum.get() == 0 {
+            if source.is_ipv6() {
+                return cx.drop(chain, NO_CHECKSUM);
+            }
+        } else {
+            let Some(mut sum) = pseudo_header(source.ip(), destination.ip(), length) else {
+                return cx.drop(chain, DropReason::MALFORMED);
+            };
+            if sum.add_chain(&chain, ..).is_err() || sum.checksum() != 0 {
+                return cx.drop(chain, BAD_CHECKSUM);
+            }
+        }
+        if chain.trim_front(HEADER).is_err() {
+            return cx.drop(chain, DropReason::SHORT);
+        }
+        let meta = chain.meta_mut();
+        meta.set_source(Address::Ip(with_port(source, header.source.get())));
+        meta.set_destination(Address::Ip(with_port(destination, header.destination.get())));
+        let key = u64::from(header.destination.get());
+        if !cx.is_bound(key) {
+            return self.unbound(chain, destination.ip(), cx);
+        }
+        cx.up_key(key, chain)
+    }
+
+    fn output(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        let Address::Ip(destination) = chain.meta().destination() else {
+            return cx.drop(chain, NO_ROUTE);
+        };
+        // Without a source of the same family the checksum is made as if from nobody; IP, which
+        // chooses the source, brings it up to date.
+        let (source, port) = match chain.meta().source() {
+            Address::Ip(source) if source.is_ipv4() == destination.is_ipv4() => {
+                (source.ip(), source.port())
+            }
+            Address::Ip(source) => (unspecified(destination.ip()), source.port()),
+            _ => (unspecified(destination.ip()), 0),
+        };
+        let port = match (port, cx.key()) {
+            (0, Some(key)) => key as u16,
+            (port, _) => port,
+        };
+        let len = HEADER + chain.len();
+        let Ok(length) = u16::try_from(len) else {
+            return cx.drop(chain, TOO_BIG);
+        };
+        let mut header = Header {
+            source: port.into(),
+            destination: destination.port().into(),
+            length: length.into(),
+            checksum: 0.into(),
+        };
+        let Some(mut sum) = pseudo_header(source, destination.ip(), len) else {
+            return cx.drop(chain, NO_ROUTE);
+        };
+        let offload = chain.meta().offload();
+        let inner = offload.contains(Offload::CHECKSUM_PARTIAL);
+        if inner && destination.is_ipv6() {
+            // Two checksums cannot be left to the device, and this one must be there.
+            return cx.drop(chain, NO_CHECKSUM);
+        }
+        let partial = !inner && (self.offload || offload.contains(Offload::SEGMENTED));
+        if partial {
+            header.checksum = sum.fold().into();
+        } else if !inner && !(self.no_checksum && destination.is_ipv4()) {
+            sum.add(header.as_bytes());
+            if sum.add_chain(&chain, ..).is_err() {
+                return cx.drop(chain, DropReason::NO_BUFFERS);
+            }
+            // RFC 768: 0 would mean that there is none.
+            header.checksum = match sum.checksum() {
+                0 => 0xffff,
+                sum => sum,
+            }
+            .into();
+        }
+        if chain.push(&header).is_err() {
+            return cx.drop(chain, DropReason::NO_BUFFERS);
+        }
+        prepended(&mut chain, HEADER);
+        if partial {
+            chain.meta_mut().set_transport_offset(0);
+            chain.meta_mut().set_offload(offload | Offload::CHECKSUM_PARTIAL);
+        } else if offload.contains(Offload::CHECKSUM_VERIFIED) {
+            chain.meta_mut().set_offload(offload - Offload::CHECKSUM_VERIFIED);
+        }
+        match (cx.lower_edges(), destination) {
+            (2.., SocketAddr::V6(_)) => cx.down_edge(1, chain),
+            (2.., SocketAddr::V4(_)) => cx.down_edge(0, chain),
+            _ => cx.down(chain),
+        }
+    }
+}
+
+#[inline]
+fn pseudo_header(source: IpAddr, destination: IpAddr, len: usize) -> Option<Sum> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Some(pseudo_header_v4(source, destination, protocol::UDP, len as u16))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Some(pseudo_header_v6(source, destination, protocol::UDP, len as u32))
+        }
+        _ => None,
+    }
+}
+
+#[inline]
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    }
+}
