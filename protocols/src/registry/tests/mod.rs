@@ -300,3 +300,16 @@ fn an_unknown_layer_that_is_near_nothing_has_the_list() {
   = expected discard, echo or mirror"
     );
 }
+
+/// The page of the guide has a graph: it is one, and answers.
+#[test]
+fn the_graph_of_the_guide_answers_a_datagram() {
+    let page = include_str!("../../../../docs/compose-from-text.md");
+    let graph = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let pool = testing::pool();
+    let mut stack = Registry::standard().build_toml(&pool, graph).unwrap();
+    assert_eq!(answer(&mut stack, &pool, 0, &datagram(7007, b"hello")).len(), 1);
+    assert!(answer(&mut stack, &pool, 0, &datagram(9, b"hello")).is_empty());
+    drop(stack);
+    assert_eq!(pool.stats().in_use(), 0);
+}
