@@ -179,6 +179,10 @@ impl Protocol for Ethernet {
             return cx.drop(chain, DropReason::NO_BUFFERS);
         }
         prepended(&mut chain, size_of::<Header>());
+        if matches!(u64::from(key), ethertype::VLAN | ethertype::QINQ) {
+            // The tags are in the frame: no device is to put them there once more.
+            chain.meta_mut().set_vlan(None);
+        }
         let missing = MIN_FRAME.saturating_sub(chain.len());
         if self.pad && missing > 0 && chain.append(missing).is_err() {
             return cx.drop(chain, DropReason::NO_BUFFERS);

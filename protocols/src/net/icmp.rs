@@ -282,3 +282,227 @@ fn deserves_an_error(quoted: &[u8], source: Address, destination: Address) -> bo
         && quoted.get(header_len).is_none_or(|kind| ![ECHO, ECHO_REPLY].contains(kind));
     version_ihl >> 4 == 4 && header_len >= IP_HEADER && first && !about_error
 }
+
+#[cfg(test)]
+mod tests {
+    use mbuf::{
+        stack::Signal,
+        testing::{self, Conformance},
+    };
+
+    use super::*;
+    use crate::rig::{PORT, Rig};
+
+    const PING: [u8; 12] = [8, 0, 0x30, 0x2d, 0, 8, 0, 2, 0x5f, 0x60, 0x60, 0x68];
+
+    fn rig(icmp: Icmp) -> Rig {
+        let trouble = Box::new(Below::default());
+        Rig::new(&testing::pool(), Edge::Packets, vec![trouble, Box::new(icmp)])
+    }
+
+    /// Stands below and sets the trouble that the first two bytes tell of, as IPv4 would.
+    #[derive(Default)]
+    struct Below(());
+
+    const TROUBLES: [Trouble; 7] = [
+        Trouble::NONE,
+        Trouble::PORT_UNREACHABLE,
+        Trouble::PROTOCOL_UNREACHABLE,
+        Trouble::TIME_EXCEEDED_IN_TRANSIT,
+        Trouble::REASSEMBLY_TIME_EXCEEDED,
+        Trouble::packet_too_big(1400),
+        Trouble::parameter_problem(20),
+    ];
+
+    impl Protocol for Below {
+        fn name(&self) -> &str {
+            "below"
+        }
+
+        fn info(&self) -> LayerInfo {
+            LayerInfo::new(Edge::Packets, Edge::Packets).shared_slot::<Trouble>()
+        }
+
+        fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+            let number: u8 = chain.strip().unwrap();
+            cx.set_slot(&mut chain, TROUBLES[usize::from(number)]);
+            if chain.meta().source() == Address::None {
+                chain.meta_mut().set_source(Address::Ip("192.0.2.2:0".parse().unwrap()));
+                chain.meta_mut().set_destination(Address::Ip("192.0.2.1:0".parse().unwrap()));
+            }
+            cx.up(chain)
+        }
+
+        fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+            assert_eq!(cx.slot::<Trouble>(&chain), Trouble::NONE);
+            assert_eq!(chain.meta().destination(), Address::Ip("192.0.2.2:0".parse().unwrap()));
+            cx.down(chain)
+        }
+    }
+
+    fn datagram(number: u8, fragment: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x45, 0, 0, 20 + payload.len() as u8, 0, 1, 0, fragment, 64, number];
+        bytes.extend([0, 0, 192, 0, 2, 2, 192, 0, 2, 1]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    fn with(trouble: u8, bytes: &[u8]) -> Vec<u8> {
+        [&[trouble], bytes].concat()
+    }
+
+    #[test]
+    fn an_echo_request_is_answered_byte_for_byte() {
+        assert_eq!(checksum::of(&PING), 0);
+        let mut rig = rig(Icmp::new());
+        rig.feed(&with(0, &PING));
+        let mut answer = PING;
+        answer[0] = 0;
+        answer[2] = 0x38;
+        assert_eq!(checksum::of(&answer), 0);
+        assert_eq!(rig.sent(), [answer]);
+        rig.finish();
+    }
+
+    #[test]
+    fn each_trouble_has_its_type_and_code_and_quotes_the_datagram() {
+        let mut rig = rig(Icmp::new());
+        let quoted = datagram(17, 0, &[9; 40]);
+        let expected: [[u8; 6]; 6] = [
+            [3, 3, 0, 0, 0, 0],
+            [3, 2, 0, 0, 0, 0],
+            [11, 0, 0, 0, 0, 0],
+            [11, 1, 0, 0, 0, 0],
+            [3, 4, 0, 0, 5, 120],
+            [12, 0, 20, 0, 0, 0],
+        ];
+        for (n, [kind, code, rest @ ..]) in expected.into_iter().enumerate() {
+            rig.feed(&with(n as u8 + 1, &quoted));
+            let sent = rig.sent();
+            assert_eq!(sent.len(), 1);
+            assert_eq!((&sent[0][..2], &sent[0][4..8]), (&[kind, code][..], &rest[..]));
+            assert_eq!(checksum::of(&sent[0]), 0);
+            assert_eq!(sent[0][8..], quoted);
+        }
+        rig.finish();
+    }
+
+    #[test]
+    fn there_is_no_error_about_errors_fragments_and_groups() {
+        let mut rig = rig(Icmp::new());
+        let cases = [
+            datagram(1, 0, &[3, 3, 0, 0, 0, 0, 0, 0]),
+            datagram(1, 0, &[12, 0, 0, 0, 0, 0, 0, 0]),
+            datagram(1, 0, &[]),
+            datagram(17, 1, &[0; 8]),
+            datagram(17, 0, &[0; 8])[..9].to_vec(),
+            [&[0x65], &datagram(17, 0, &[0; 8])[1..]].concat(),
+        ];
+        for (n, bytes) in cases.iter().enumerate() {
+            rig.feed(&with(1, bytes));
+            assert_eq!(rig.drops("icmp", NO_ERROR_ABOUT), n as u64 + 1);
+        }
+        for (from, to) in [
+            ("0.0.0.0:0", "192.0.2.1:0"),
+            ("224.0.0.1:0", "192.0.2.1:0"),
+            ("127.0.0.1:0", "192.0.2.1:0"),
+            ("192.0.2.2:0", "255.255.255.255:0"),
+            ("192.0.2.2:0", "224.0.0.1:0"),
+            ("[2001:db8::1]:0", "[2001:db8::2]:0"),
+        ] {
+            let before = rig.drops("icmp", NO_ERROR_ABOUT);
+            let mut chain = rig.pool.chain_from(&with(1, &datagram(17, 0, &[0; 8]))).unwrap();
+            chain.meta_mut().set_source(Address::Ip(from.parse().unwrap()));
+            chain.meta_mut().set_destination(Address::Ip(to.parse().unwrap()));
+            rig.feed_chain(chain);
+            assert_eq!(rig.drops("icmp", NO_ERROR_ABOUT), before + 1, "{from} to {to}");
+        }
+        assert!(rig.sent().is_empty());
+        // A ping that does not fit is told of.
+        rig.feed(&with(5, &datagram(1, 0, &PING)));
+        assert_eq!(rig.sent().len(), 1);
+        rig.finish();
+    }
+
+    #[test]
+    fn errors_keep_to_the_rate() {
+        let mut rig = rig(Icmp::new().rate(2, Duration::from_secs(1)));
+        let bytes = with(1, &datagram(17, 0, &[0; 8]));
+        for _ in 0..5 {
+            rig.feed(&bytes);
+        }
+        assert_eq!((rig.sent().len(), rig.drops("icmp", RATE_LIMITED)), (2, 3));
+        rig.stack.advance(Time::from_millis(1500));
+        rig.feed(&bytes);
+        rig.feed(&bytes);
+        assert_eq!(rig.sent().len(), 1);
+        rig.stack.advance(Time::from_millis(2000));
+        rig.feed(&bytes);
+        assert_eq!(rig.sent().len(), 1, "the half second counted");
+        rig.stack.advance(Time::from_millis(60_000));
+        for _ in 0..5 {
+            rig.feed(&bytes);
+        }
+        assert_eq!(rig.sent().len(), 2);
+        rig.finish();
+    }
+
+    /// With the right checksum.
+    fn message(kind: u8, code: u8, data: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![kind, code, 0, 0, 0, 0, 0, 0];
+        bytes.extend(data);
+        let sum = checksum::of(&bytes);
+        bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn each_message_that_is_not_answered_is_dropped_for_its_reason_or_consumed() {
+        let mut rig = rig(Icmp::new());
+        let quoted = datagram(17, 0, &[9; 8]);
+        rig.feed(&with(0, &message(3, 3, &quoted)));
+        rig.feed(&with(0, &message(0, 0, b"reply")));
+        assert_eq!(rig.stack.stats().layer("icmp").unwrap().consumed, 2);
+        rig.feed(&with(0, &message(3, 3, &quoted[..27])));
+        rig.feed(&with(0, &message(11, 0, &[0; 40])));
+        rig.feed(&with(0, &message(12, 0, &[])));
+        assert_eq!(rig.drops("icmp", DropReason::MALFORMED), 3);
+        rig.feed(&with(0, &message(13, 0, &[0; 12])));
+        rig.feed(&with(0, &message(8, 1, &[0; 12])));
+        assert_eq!(rig.drops("icmp", UNKNOWN_TYPE), 2);
+        let mut wrong = PING;
+        wrong[11] ^= 1;
+        rig.feed(&with(0, &wrong));
+        assert_eq!(rig.drops("icmp", BAD_CHECKSUM), 1);
+        rig.feed(&with(0, &PING[..7]));
+        assert_eq!(rig.drops("icmp", DropReason::SHORT), 1);
+        assert!(rig.sent().is_empty());
+        rig.finish();
+    }
+
+    #[test]
+    fn one_byte_segments_make_no_difference() {
+        let mut rig = rig(Icmp::new());
+        for bytes in [with(0, &PING), with(1, &datagram(17, 0, &[9; 40]))] {
+            rig.feed(&bytes);
+            let whole = rig.sent();
+            rig.feed_chain(testing::bytewise(&rig.pool, &bytes).unwrap());
+            assert_eq!(rig.sent(), whole);
+        }
+        rig.stack.signal(Signal::Shutdown);
+        assert!(rig.stack.poll_output(PORT).is_empty());
+        rig.finish();
+    }
+
+    #[test]
+    fn conforms() {
+        Conformance::new("icmp", || Box::new(Icmp::new()) as _)
+            .top()
+            .wire(vec![
+                PING.to_vec(),
+                message(8, 0, &[7; 300]),
+                message(3, 3, &datagram(17, 0, &[9; 8])),
+            ])
+            .run();
+    }
+}

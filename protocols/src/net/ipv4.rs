@@ -23,6 +23,10 @@
 //! stripped, source routes refused as [`SOURCE_ROUTED`]. A datagram whose protocol nobody is bound
 //! to is handed to ICMP as [`Trouble::PROTOCOL_UNREACHABLE`].
 //!
+//! Fragments are held until the datagram is whole ([`Limits`]); an overlap discards all of it, as RFC
+//! 5722 asks for IPv6, and a fragment that hides a transport header is refused
+//! ([`TINY_FRAGMENT`]). What is not whole in time is answered by ICMP if its first fragment came.
+//!
 //! Down, datagrams longer than the MTU are cut into fragments, or dropped as [`TOO_BIG`] where
 //! [`dont_fragment`](Ipv4::dont_fragment) is set. The next hop is left in the metadata for ARP.
 //!
@@ -34,13 +38,16 @@ use mbuf::{
     Address, Chain,
     chain::checksum,
     meta::Offload,
-    stack::{Context, DropReason, Edge, LayerInfo, Outcome, Protocol, Signal},
+    stack::{Context, DropReason, Edge, Held, LayerInfo, Outcome, Protocol, Signal, Timer},
 };
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
 };
 
-use super::{Trouble, complete_checksum, prepended, protocol, readdressed};
+use super::{
+    Trouble, complete_checksum, prepended, protocol, readdressed,
+    reassembly::{self, Limits, Reassembly, Verdict},
+};
 
 /// The header's checksum is wrong.
 pub const BAD_CHECKSUM: DropReason = DropReason("bad_checksum");
@@ -54,8 +61,6 @@ pub const BAD_SOURCE: DropReason = DropReason("bad_source");
 pub const OTHER_HOST: DropReason = DropReason("other_host");
 /// A fragment that hides a transport header (RFC 1858, RFC 3128).
 pub const TINY_FRAGMENT: DropReason = DropReason("tiny_fragment");
-/// A fragment, where fragments are not put together.
-pub const FRAGMENT: DropReason = DropReason("fragment");
 /// ICMP to a broadcast or multicast address, which would make many answer (RFC 1122, 3.2.2.6).
 pub const BROADCAST_ICMP: DropReason = DropReason("broadcast_icmp");
 /// No route to the destination, or no destination.
@@ -63,14 +68,13 @@ pub const NO_ROUTE: DropReason = DropReason("no_route");
 /// Longer than a datagram can be, or than the MTU where it must not be cut.
 pub const TOO_BIG: DropReason = DropReason("too_big");
 
-const REASONS: [DropReason; 10] = [
+const REASONS: [DropReason; 9] = [
     BAD_CHECKSUM,
     TRUNCATED,
     SOURCE_ROUTED,
     BAD_SOURCE,
     OTHER_HOST,
     TINY_FRAGMENT,
-    FRAGMENT,
     BROADCAST_ICMP,
     NO_ROUTE,
     TOO_BIG,
@@ -126,7 +130,13 @@ pub struct Ipv4 {
     dont_fragment: bool,
     promiscuous: bool,
     next_id: u16,
+    reassembly: Reassembly<Key>,
+    timer: Option<Timer>,
+    closed: bool,
 }
+
+/// What fragments of one datagram have in common: source, destination, identification, protocol.
+type Key = ([u8; 4], [u8; 4], u16, u8);
 
 impl Ipv4 {
     /// A host with this address in a network of this prefix length (more than 32 is as 32).
@@ -150,7 +160,24 @@ impl Ipv4 {
             dont_fragment: false,
             promiscuous: false,
             next_id: 1,
+            reassembly: Reassembly::new(Limits::default()),
+            timer: None,
+            closed: false,
         }
+    }
+
+    /// How much may be held of datagrams that are not whole yet.
+    ///
+    /// ```
+    /// use mbuf_protocols::net::{Ipv4, reassembly::Limits};
+    ///
+    /// let few = Limits { datagrams: 4, ..Limits::default() };
+    /// let ip = Ipv4::new([192, 0, 2, 1].into(), 24).reassembly(few);
+    /// assert!(format!("{ip:?}").contains("datagrams: 4"));
+    /// ```
+    pub fn reassembly(mut self, limits: Limits) -> Self {
+        self.reassembly = Reassembly::new(limits);
+        self
     }
 
     /// Where datagrams go whose destination is not on the link.
@@ -268,7 +295,7 @@ impl Ipv4 {
         self.promiscuous || self.is_broadcast(destination) || self.groups.contains(&destination)
     }
 
-    /// Checks that only concern fragments, and (for now) refuses them.
+    /// Holds a fragment, or passes up the datagram that it completes.
     #[cold]
     fn fragment(&mut self, chain: Chain, header: Header, cx: &mut Context<'_>) -> Outcome {
         let field = header.fragment.get();
@@ -276,7 +303,46 @@ impl Ipv4 {
         if hides_transport(header.protocol, offset, chain.len()) {
             return cx.drop(chain, TINY_FRAGMENT);
         }
-        cx.drop(chain, FRAGMENT)
+        if self.closed {
+            return cx.drop(chain, DropReason::CLOSED);
+        }
+        let key = (header.source, header.destination, header.identification.get(), header.protocol);
+        let verdict = self.reassembly.insert(key, offset, field & MF != 0, chain, cx.now());
+        self.reassembly.bury(cx);
+        self.arm(cx);
+        match verdict {
+            Verdict::Held => cx.held(),
+            Verdict::Refused(chain, reason) => cx.drop(chain, reason),
+            // They are buried.
+            Verdict::Discarded { .. } => cx.held(),
+            Verdict::Complete(chain, merged) => {
+                cx.merged(merged);
+                self.deliver(chain, header.protocol, cx)
+            }
+        }
+    }
+
+    /// Hands a whole datagram to who is bound to its protocol.
+    #[inline]
+    fn deliver(&mut self, mut chain: Chain, number: u8, cx: &mut Context<'_>) -> Outcome {
+        let key = u64::from(number);
+        if !cx.is_bound(key) {
+            cx.set_slot(&mut chain, Trouble::PROTOCOL_UNREACHABLE);
+            return self.troubled(chain, cx);
+        }
+        cx.up_key(key, chain)
+    }
+
+    /// One timer runs as long as something is held: for the oldest.
+    fn arm(&mut self, cx: &mut Context<'_>) {
+        match (self.timer, self.reassembly.next_expiry()) {
+            (None, Some(expiry)) => self.timer = cx.arm(expiry.since(cx.now())),
+            (Some(timer), None) => {
+                cx.cancel(timer);
+                self.timer = None;
+            }
+            _ => {}
+        }
     }
 
     /// A datagram that came and cannot be delivered: for ICMP to answer (RFC 1122, 3.2.2).
@@ -365,6 +431,7 @@ impl Protocol for Ipv4 {
             .min_header(HEADER)
             .shared_slot::<Trouble>()
             .reasons(&REASONS)
+            .reasons(&reassembly::REASONS)
     }
 
     #[inline]
@@ -421,12 +488,7 @@ impl Protocol for Ipv4 {
         if header.fragment.get() & (MF | OFFSET) != 0 {
             return self.fragment(chain, header, cx);
         }
-        let key = u64::from(header.protocol);
-        if !cx.is_bound(key) {
-            cx.set_slot(&mut chain, Trouble::PROTOCOL_UNREACHABLE);
-            return self.troubled(chain, cx);
-        }
-        cx.up_key(key, chain)
+        self.deliver(chain, header.protocol, cx)
     }
 
     fn output(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
@@ -475,10 +537,37 @@ impl Protocol for Ipv4 {
         cx.down(chain)
     }
 
-    fn signal(&mut self, signal: Signal, _: &mut Context<'_>) {
-        if let Signal::Mtu(bytes) = signal {
-            self.mtu = bytes.clamp(MIN_MTU, 65_535);
+    fn timeout(&mut self, _: Timer, cx: &mut Context<'_>) {
+        self.timer = None;
+        let now = cx.now();
+        loop {
+            let Some((_, first, _)) = self.reassembly.expire(now).next() else { break };
+            if let Some(mut first) = first {
+                cx.set_slot(&mut first, Trouble::REASSEMBLY_TIME_EXCEEDED);
+                let outcome = self.troubled(first, cx);
+                cx.apply(outcome);
+            }
         }
+        self.reassembly.bury(cx);
+        self.arm(cx);
+    }
+
+    fn signal(&mut self, signal: Signal, cx: &mut Context<'_>) {
+        match signal {
+            Signal::Mtu(bytes) => self.mtu = bytes.clamp(MIN_MTU, 65_535),
+            Signal::Drain => _ = self.reassembly.clear(DropReason::LIMIT),
+            Signal::Shutdown => {
+                self.closed = true;
+                self.reassembly.clear(DropReason::CLOSED);
+            }
+            _ => {}
+        }
+        self.reassembly.bury(cx);
+        self.arm(cx);
+    }
+
+    fn held(&self) -> Held {
+        self.reassembly.held()
     }
 }
 
@@ -538,3 +627,6 @@ fn hides_transport(protocol: u8, offset: usize, len: usize) -> bool {
     };
     (offset == 0 && len < header) || (offset > 0 && offset < header)
 }
+
+#[cfg(test)]
+mod tests;

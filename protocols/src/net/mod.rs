@@ -24,16 +24,20 @@
 //! - **Trouble**: a packet that cannot be delivered goes back down with its headers restored and
 //!   the shared slot [`Trouble`] set; IP hands it to ICMP, which makes the error message of it.
 
+pub mod arp;
 pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
 pub mod reassembly;
 pub mod udp;
+pub mod vlan;
 
+pub use arp::Arp;
 pub use ethernet::Ethernet;
 pub use icmp::Icmp;
 pub use ipv4::Ipv4;
 pub use udp::Udp;
+pub use vlan::Vlan;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

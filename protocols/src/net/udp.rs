@@ -282,3 +282,187 @@ fn unspecified(like: IpAddr) -> IpAddr {
         IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mbuf::{
+        stack::Stack,
+        testing::{self, Conformance},
+    };
+
+    use super::*;
+    use crate::{
+        Echo,
+        rig::{Inbox, PORT, Rig},
+    };
+
+    const V4: (&str, &str) = ("192.0.2.2:0", "192.0.2.1:0");
+    const V6: (&str, &str) = ("[2001:db8::2]:0", "[2001:db8::1]:0");
+
+    /// `echo hello | nc -u 192.0.2.1 4007` from 192.0.2.2, from the UDP header on.
+    const HELLO: [u8; 14] =
+        [0xc0, 0x00, 0x0f, 0xa7, 0x00, 0x0e, 0xc6, 0xa7, b'h', b'e', b'l', b'l', b'o', b'\n'];
+
+    fn rig(udp: Udp, upper: Box<dyn Protocol>) -> Rig {
+        let pool = testing::pool();
+        let mut builder = Stack::builder(&pool);
+        let udp = builder.layer(udp);
+        let upper = builder.layer_boxed(upper);
+        builder.port(Edge::Packets, udp);
+        builder.bind(udp, 4007, upper);
+        let mut stack = builder.build().unwrap();
+        stack.open();
+        Rig { pool, stack }
+    }
+
+    fn addressed(mut chain: Chain, (from, to): (&str, &str)) -> Chain {
+        chain.meta_mut().set_source(Address::Ip(from.parse().unwrap()));
+        chain.meta_mut().set_destination(Address::Ip(to.parse().unwrap()));
+        chain
+    }
+
+    fn feed(rig: &mut Rig, bytes: &[u8], addresses: (&str, &str)) {
+        let chain = rig.pool.chain_from(bytes).unwrap();
+        rig.feed_chain(addressed(chain, addresses));
+    }
+
+    /// The datagram with the right checksum.
+    fn datagram(from: u16, to: u16, data: &[u8], addresses: (&str, &str)) -> Vec<u8> {
+        let len = 8 + data.len();
+        let mut bytes = [from, to, len as u16, 0].map(u16::to_be_bytes).concat();
+        bytes.extend(data);
+        let ip = |text: &str| text.parse::<SocketAddr>().unwrap().ip();
+        let mut sum = pseudo_header(ip(addresses.0), ip(addresses.1), len).unwrap();
+        sum.add(&bytes);
+        bytes[6..8].copy_from_slice(&sum.checksum().to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_datagram_is_parsed_and_the_answer_built_byte_for_byte() {
+        assert_eq!(datagram(0xc000, 4007, b"hello\n", V4), HELLO);
+        let mut rig = rig(Udp::new(), Box::new(Echo::new()));
+        feed(&mut rig, &HELLO, V4);
+        let answer = rig.stack.poll_output(PORT).pop().unwrap();
+        assert_eq!(answer.to_vec().unwrap(), datagram(4007, 0xc000, b"hello\n", V4));
+        assert_eq!(answer.meta().destination(), Address::Ip("192.0.2.2:49152".parse().unwrap()));
+        drop(answer);
+        feed(&mut rig, &datagram(0xc000, 4007, b"six", V6), V6);
+        assert_eq!(rig.sent(), [datagram(4007, 0xc000, b"six", V6)]);
+        rig.finish();
+    }
+
+    #[test]
+    fn each_malformed_datagram_is_dropped_for_its_reason() {
+        let inbox = Inbox::default();
+        let mut rig = rig(Udp::new(), inbox.layer());
+        let with_len = |len: u8| [&HELLO[..5], &[len], &HELLO[6..]].concat();
+        let no_sum = [&HELLO[..6], &[0, 0], &HELLO[8..]].concat();
+        feed(&mut rig, &HELLO[..7], V4);
+        assert_eq!(rig.drops("udp", DropReason::SHORT), 1);
+        feed(&mut rig, &with_len(7), V4);
+        feed(&mut rig, &with_len(15), V4);
+        assert_eq!(rig.drops("udp", DropReason::MALFORMED), 2);
+        feed(&mut rig, &with_len(13), V4);
+        assert_eq!(rig.drops("udp", BAD_CHECKSUM), 1);
+        feed(&mut rig, &no_sum, V6);
+        assert_eq!(rig.drops("udp", NO_CHECKSUM), 1);
+        assert_eq!(inbox.len(), 0);
+        // No checksum is a right one over IPv4, and what follows the length is padding.
+        feed(&mut rig, &no_sum, V4);
+        feed(&mut rig, &[&HELLO[..], &[0; 18]].concat(), V4);
+        assert_eq!(inbox.take(), [b"hello\n", b"hello\n"]);
+        rig.finish();
+    }
+
+    #[test]
+    fn a_checksum_that_was_verified_is_not_looked_at() {
+        let inbox = Inbox::default();
+        let mut rig = rig(Udp::new(), inbox.layer());
+        let mut wrong = HELLO;
+        wrong[6] ^= 1;
+        for flag in [Offload::CHECKSUM_VERIFIED, Offload::CHECKSUM_PARTIAL] {
+            let mut chain = addressed(rig.pool.chain_from(&wrong).unwrap(), V4);
+            chain.meta_mut().set_offload(flag);
+            rig.feed_chain(chain);
+        }
+        assert_eq!(inbox.len(), 2);
+        rig.finish();
+    }
+
+    #[test]
+    fn a_port_that_nobody_is_bound_to_goes_back_down_with_its_header() {
+        let mut rig = rig(Udp::new(), Box::new(Echo::new()));
+        let unbound = datagram(9, 4008, b"anybody?", V4);
+        feed(&mut rig, &unbound, V4);
+        let back = rig.stack.poll_output(PORT).pop().unwrap();
+        assert_eq!(back.to_vec().unwrap(), unbound);
+        drop(back);
+        let to_all = ("192.0.2.2:0", "255.255.255.255:0");
+        feed(&mut rig, &datagram(9, 4008, b"anybody?", to_all), to_all);
+        let to_group = ("[2001:db8::2]:0", "[ff02::1]:0");
+        feed(&mut rig, &datagram(9, 4008, b"anybody?", to_group), to_group);
+        assert!(rig.sent().is_empty());
+        assert_eq!(rig.drops("udp", DropReason::UNBOUND), 2);
+        rig.finish();
+    }
+
+    #[test]
+    fn a_checksum_of_zero_is_sent_as_all_ones() {
+        let mut rig = rig(Udp::new(), Box::new(Echo::new()));
+        // Two bytes of data that make the sum of everything 0xffff.
+        let plain = datagram(9000, 4007, &[0, 0], V4);
+        let word = u16::from_be_bytes([plain[6], plain[7]]);
+        feed(&mut rig, &datagram(9000, 4007, &word.to_be_bytes(), V4), V4);
+        let sent = rig.sent();
+        assert_eq!(sent[0][6..8], [0xff, 0xff]);
+        rig.finish();
+    }
+
+    #[test]
+    fn with_offload_the_checksum_is_the_pseudo_headers_and_says_where_it_is() {
+        let mut rig = rig(Udp::new().offload(true), Box::new(Echo::new()));
+        feed(&mut rig, &HELLO, V4);
+        let mut chain = rig.stack.poll_output(PORT).pop().unwrap();
+        assert_eq!(chain.meta().offload(), Offload::CHECKSUM_PARTIAL);
+        assert_eq!(chain.meta().transport_offset(), 0);
+        assert!(super::super::complete_checksum(&mut chain, protocol::UDP));
+        assert_eq!(chain.to_vec().unwrap(), datagram(4007, 0xc000, b"hello\n", V4));
+        drop(chain);
+        rig.finish();
+    }
+
+    #[test]
+    fn without_checksum_there_is_none_over_ipv4_only() {
+        let mut rig = rig(Udp::new().without_checksum(true), Box::new(Echo::new()));
+        feed(&mut rig, &HELLO, V4);
+        assert_eq!(rig.sent()[0][6..8], [0, 0]);
+        feed(&mut rig, &datagram(0xc000, 4007, b"six", V6), V6);
+        assert_eq!(rig.sent(), [datagram(4007, 0xc000, b"six", V6)]);
+        rig.finish();
+    }
+
+    #[test]
+    fn one_byte_segments_make_no_difference() {
+        let mut rig = rig(Udp::new(), Box::new(Echo::new()));
+        let chain = testing::bytewise(&rig.pool, &HELLO).unwrap();
+        rig.feed_chain(addressed(chain, V4));
+        assert_eq!(rig.sent(), [datagram(4007, 0xc000, b"hello\n", V4)]);
+        rig.finish();
+    }
+
+    #[test]
+    fn conforms() {
+        // The kit's packets go from port 40001 and port 7 of two hosts to each other.
+        let pair = ("192.0.2.1:0", "192.0.2.2:0");
+        Conformance::new("udp", || Box::new(Udp::new()) as _)
+            .key(40_001)
+            .wire(vec![
+                datagram(7, 40_001, b"hello", pair),
+                datagram(7, 9, b"unbound", pair),
+                vec![0, 7, 156, 65, 0, 9, 0, 0, 1],
+            ])
+            .messages(vec![b"hello".to_vec(), vec![8; 1400]])
+            .run();
+    }
+}

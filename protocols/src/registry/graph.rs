@@ -40,13 +40,14 @@ pub(super) fn parse(registry: &Registry, source: &str) -> Result<Plan, Fault> {
     }
 
     let mut plan = Plan::new(source, layers, limits(&root)?);
-    let made = plan.check()?;
     for bind in root.tables("bind")? {
         bind.knows(&["lower", "key", "upper"])?;
         let (lower, _) = bind.layer("lower", &plan)?;
         let (upper, span) = bind.layer("upper", &plan)?;
         plan.bind(lower, bind.key()?, upper, span)?;
     }
+    plan.share();
+    let made = plan.check()?;
     for port in root.tables("port")? {
         port.knows(&["layer", "edge"])?;
         let (layer, span) = port.layer("layer", &plan)?;

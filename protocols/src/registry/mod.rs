@@ -107,6 +107,8 @@ pub struct Kind {
     /// Below a layer of that kind it usually has these keys.
     under: Vec<(String, u64)>,
     keys: Keys,
+    /// Options that it takes from the layers next to it, where it has none of its own.
+    shared: Vec<String>,
 }
 
 /// What a kind says of the keys of what is above it.
@@ -169,6 +171,7 @@ impl Registry {
             make: Arc::new(make),
             under: Vec::new(),
             keys: Keys::Free,
+            shared: Vec::new(),
         });
         &mut self.kinds[place]
     }
@@ -325,6 +328,29 @@ impl Kind {
         self.keys = Keys::Needed(what.to_owned(), max);
         self
     }
+
+    /// Where it is not given this option, it takes that of a layer which it is bound to: what ARP
+    /// is told of the station below it and the host above it need not be said twice.
+    ///
+    /// ```
+    /// use mbuf_protocols::{Echo, Registry};
+    ///
+    /// let mut registry = Registry::standard();
+    /// registry.register("host", |options| {
+    ///     assert_eq!(options.take("number")?, Some(7));
+    ///     Ok(Echo::new())
+    /// });
+    /// let helper = registry.register("helper", |options| {
+    ///     assert_eq!(options.take("number")?, Some(7));
+    ///     Ok(Echo::new())
+    /// });
+    /// helper.shares("number");
+    /// assert!(registry.plan("packets|helper|host(number=7)").is_ok());
+    /// ```
+    pub fn shares(&mut self, option: &str) -> &mut Self {
+        self.shared.push(option.to_owned());
+        self
+    }
 }
 
 impl fmt::Debug for Kind {
@@ -334,6 +360,7 @@ impl fmt::Debug for Kind {
             .field("aliases", &self.aliases)
             .field("under", &self.under)
             .field("keys", &self.keys)
+            .field("shared", &self.shared)
             .finish_non_exhaustive()
     }
 }

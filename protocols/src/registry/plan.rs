@@ -101,6 +101,26 @@ impl Plan {
         Self { source: source.to_owned(), layers, bindings, ports, limits }
     }
 
+    /// Gives each layer the options that it shares with those next to it. All must be bound.
+    pub(super) fn share(&mut self) {
+        for place in 0..self.layers.len() {
+            for option in self.layers[place].kind.shared.clone() {
+                let of = |layer: usize| {
+                    let given = self.layers[layer].given.iter();
+                    given.filter(|given| given.name == option).cloned().collect::<Vec<_>>()
+                };
+                if !of(place).is_empty() {
+                    continue;
+                }
+                let next = self.bindings.iter().filter_map(|&(lower, _, upper)| {
+                    (lower == place).then_some(upper).or((upper == place).then_some(lower))
+                });
+                let taken = next.map(of).find(|given| !given.is_empty());
+                self.layers[place].given.extend(taken.unwrap_or_default());
+            }
+        }
+    }
+
     /// Makes each layer once, to see whether its options are right.
     pub(super) fn check(&self) -> Result<Vec<Box<dyn Protocol>>, Fault> {
         self.layers.iter().map(Layer::make).collect()

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use super::{Registry, error::one_of};
 use crate::{
     Chargen, Discard, Echo, Framing, Prefix,
-    net::{Ethernet, Icmp, Ipv4, Udp, ethertype, protocol},
+    net::{Arp, Ethernet, Icmp, Ipv4, Udp, Vlan, ethertype, protocol},
 };
 
 /// Their names in texts.
@@ -79,10 +79,47 @@ fn hosts(registry: &mut Registry) {
         .alias("eth")
         .needs_key("an EtherType", 0xffff);
     registry
-        .register("ipv4", |options| {
-            let expected = "an IPv4 address with its prefix length, such as 192.0.2.1/24";
+        .register("vlan", |options| {
+            let id = options.required_with("id", "a number from 1 to 4094", |text| {
+                let id = text.parse().ok().filter(|id| (1..=4094).contains(id));
+                id.ok_or("no VLAN has this number")
+            })?;
+            let vlan = Vlan::new(id);
+            Ok(options.take("depth")?.map_or(vlan.clone(), |depth| vlan.depth(depth)))
+        })
+        .under("ethernet", ethertype::VLAN)
+        .under("vlan", ethertype::VLAN)
+        .needs_key("an EtherType", 0xffff);
+    registry
+        .register("trunk", |options| {
+            let trunk = Vlan::trunk();
+            Ok(options.take("depth")?.map_or(trunk.clone(), |depth| trunk.depth(depth)))
+        })
+        .under("ethernet", ethertype::VLAN)
+        .needs_key("a VLAN's number times 0x10000 and an EtherType", 0x0fff_ffff);
+    // Above Ethernet twice, in this order: what it answers, and what it passes on (`Arp`).
+    registry
+        .register("arp", |options| {
+            let mac = options.take_with("mac", A_MAC, mac)?.unwrap_or(MAC);
             let (address, length) =
-                options.take_with("address", expected, network)?.unwrap_or(ADDRESS);
+                options.take_with("address", A_NETWORK, network)?.unwrap_or(ADDRESS);
+            let announce = options.take("announce")?;
+            let arp = Arp::new(mac, address, length);
+            Ok(match announce {
+                Some(announce) => arp.announce(announce),
+                None => arp,
+            })
+        })
+        .shares("mac")
+        .shares("address")
+        .under("ethernet", ethertype::ARP)
+        .under("ethernet", ethertype::IPV4)
+        .under("vlan", ethertype::ARP)
+        .under("vlan", ethertype::IPV4);
+    registry
+        .register("ipv4", |options| {
+            let (address, length) =
+                options.take_with("address", A_NETWORK, network)?.unwrap_or(ADDRESS);
             let mut ipv4 = Ipv4::new(address, length);
             if let Some(gateway) = options.take("gateway")? {
                 ipv4 = ipv4.gateway(gateway);
@@ -104,6 +141,7 @@ fn hosts(registry: &mut Registry) {
                 .promiscuous(options.take("promiscuous")?.unwrap_or(false)))
         })
         .under("ethernet", ethertype::IPV4)
+        .under("vlan", ethertype::IPV4)
         .needs_key("a protocol number", 0xff);
     registry
         .register("icmp", |options| {
@@ -128,6 +166,7 @@ fn hosts(registry: &mut Registry) {
         .needs_key("a port", 0xffff);
 }
 
+const A_NETWORK: &str = "an IPv4 address with its prefix length, such as 192.0.2.1/24";
 const A_MAC: &str = "a MAC address such as 02:00:00:00:00:01";
 
 /// Six bytes in base 16 with `:` or `-` between them.

@@ -47,11 +47,12 @@ pub(super) fn parse(registry: &Registry, source: &str) -> Result<Plan, Fault> {
         break;
     }
     let mut plan = Plan::new(source, layers, Limits::default());
-    let made = plan.check()?;
     let bound = keys.len().saturating_sub(1);
     for (lower, (key, span)) in keys.into_iter().take(bound).enumerate() {
         plan.bind(lower, key, lower + 1, span)?;
     }
+    plan.share();
+    let made = plan.check()?;
     plan.port(0, edge, &made, |layer| {
         let name = &layer.name;
         let message = format!("layer `{name}` takes bytes or packets: say which the port carries");

@@ -313,3 +313,33 @@ fn the_graph_of_the_guide_answers_a_datagram() {
     drop(stack);
     assert_eq!(pool.stats().in_use(), 0);
 }
+
+#[test]
+fn arp_takes_the_addresses_of_its_neighbours_and_both_edges() {
+    let text = "eth(mac=02:00:00:00:00:09)|arp|ipv4(address=198.51.100.9/24)|udp:7007|echo";
+    let plan = Registry::standard().plan(text).unwrap();
+    let keys: Vec<_> = plan.bindings().take(3).map(|bound| bound.key).collect();
+    assert_eq!(keys, [Some(0x0806), Some(0x0800), None]);
+    let pool = testing::pool();
+    let mut stack = plan.build(&pool).unwrap();
+    stack.open();
+    while stack.poll_output(PortId(0)).pop().is_some() {}
+    let mut who_has = vec![0xff; 6];
+    who_has.extend([2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2]);
+    who_has.extend([198, 51, 100, 2, 0, 0, 0, 0, 0, 0, 198, 51, 100, 9]);
+    let answers = answer(&mut stack, &pool, 0, &who_has);
+    assert_eq!(answers.len(), 1, "{:?}", stack.stats());
+    assert_eq!(&answers[0][20..32], [0, 2, 2, 0, 0, 0, 0, 9, 198, 51, 100, 9]);
+    drop(stack);
+    assert_eq!(pool.stats().in_use(), 0);
+}
+
+#[test]
+fn tags_may_be_stacked() {
+    let text = "eth:0x88a8|vlan(id=7)|vlan(id=100)|ipv4|udp|echo";
+    let plan = Registry::standard().plan(text).unwrap();
+    let keys: Vec<_> = plan.bindings().take(3).map(|bound| bound.key).collect();
+    assert_eq!(keys, [Some(0x88a8), Some(0x8100), Some(0x0800)]);
+    let error = Registry::standard().plan("eth|vlan(id=4095)|ipv4").unwrap_err();
+    assert_eq!((error.column(), error.expected()), (13, Some("a number from 1 to 4094")));
+}
