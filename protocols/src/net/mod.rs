@@ -27,7 +27,10 @@
 pub mod arp;
 pub mod ethernet;
 pub mod icmp;
+pub mod icmpv6;
 pub mod ipv4;
+pub mod ipv6;
+pub mod nd;
 pub mod reassembly;
 pub mod udp;
 pub mod vlan;
@@ -35,7 +38,10 @@ pub mod vlan;
 pub use arp::Arp;
 pub use ethernet::Ethernet;
 pub use icmp::Icmp;
+pub use icmpv6::Icmpv6;
 pub use ipv4::Ipv4;
+pub use ipv6::Ipv6;
+pub use nd::Nd;
 pub use udp::Udp;
 pub use vlan::Vlan;
 
@@ -392,6 +398,7 @@ fn checksum_place(protocol: u64) -> Option<usize> {
     match protocol {
         protocol::UDP => Some(6),
         protocol::TCP => Some(16),
+        protocol::ICMPV6 => Some(2),
         _ => None,
     }
 }
