@@ -93,7 +93,8 @@ pub struct Limits {
     pub entries: usize,
     /// How long one is believed after it was heard of: a minute unless told.
     pub age: Duration,
-    /// Packets that wait for one neighbour: 8 unless told. The oldest goes.
+    /// Packets that wait for one neighbour: 64 unless told, so that a datagram of 64 KB in fragments
+    /// does. The oldest goes.
     pub pending: usize,
     /// Storage of all that waits, in bytes of footprint: 256 KiB unless told.
     pub footprint: usize,
@@ -101,7 +102,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 256, age: Duration::from_secs(60), pending: 8, footprint: 256 << 10 }
+        Self { entries: 256, age: Duration::from_secs(60), pending: 64, footprint: 256 << 10 }
     }
 }
 

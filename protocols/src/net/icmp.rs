@@ -293,7 +293,7 @@ mod tests {
     use super::*;
     use crate::rig::{PORT, Rig};
 
-    const PING: [u8; 12] = [8, 0, 0x30, 0x2d, 0, 8, 0, 2, 0x5f, 0x60, 0x60, 0x68];
+    const PING: [u8; 12] = [8, 0, 0x38, 0x2d, 0, 8, 0, 2, 0x5f, 0x60, 0x60, 0x68];
 
     fn rig(icmp: Icmp) -> Rig {
         let trouble = Box::new(Below::default());
@@ -358,7 +358,7 @@ mod tests {
         rig.feed(&with(0, &PING));
         let mut answer = PING;
         answer[0] = 0;
-        answer[2] = 0x38;
+        answer[2] = 0x40;
         assert_eq!(checksum::of(&answer), 0);
         assert_eq!(rig.sent(), [answer]);
         rig.finish();

@@ -227,7 +227,7 @@ impl Protocol for Udp {
         let partial = !inner && (self.offload || offload.contains(Offload::SEGMENTED));
         if partial {
             header.checksum = sum.fold().into();
-        } else if !inner && !(self.no_checksum && destination.is_ipv4()) {
+        } else if !(inner || self.no_checksum && destination.is_ipv4()) {
             sum.add(header.as_bytes());
             if sum.add_chain(&chain, ..).is_err() {
                 return cx.drop(chain, DropReason::NO_BUFFERS);
@@ -299,9 +299,9 @@ mod tests {
     const V4: (&str, &str) = ("192.0.2.2:0", "192.0.2.1:0");
     const V6: (&str, &str) = ("[2001:db8::2]:0", "[2001:db8::1]:0");
 
-    /// `echo hello | nc -u 192.0.2.1 4007` from 192.0.2.2, from the UDP header on.
+    /// What `echo hello | nc -u 192.0.2.1 4007` sends from 192.0.2.2, from the UDP header on.
     const HELLO: [u8; 14] =
-        [0xc0, 0x00, 0x0f, 0xa7, 0x00, 0x0e, 0xc6, 0xa7, b'h', b'e', b'l', b'l', b'o', b'\n'];
+        [0xc0, 0x00, 0x0f, 0xa7, 0x00, 0x0e, 0x68, 0x4a, b'h', b'e', b'l', b'l', b'o', b'\n'];
 
     fn rig(udp: Udp, upper: Box<dyn Protocol>) -> Rig {
         let pool = testing::pool();
