@@ -247,7 +247,9 @@ impl Options {
         }
         self.missing = Some(name.to_owned());
         let message = format!("layer `{}` needs the option `{name}`", self.kind);
-        Err(Fault::new(self.span.clone(), message).expected(format!("`{name}=` {expected}")).into())
+        Err(Fault::new(self.span.clone(), message)
+            .expected(format!("`{name}=` {expected}").trim_end())
+            .into())
     }
 
     /// A time: `250us`, `20ms`, `1.5s`, `5m`, `2h`.
@@ -341,7 +343,8 @@ impl Options {
             let kind = &self.kind;
             let message =
                 format!("bad value `{value}` for option `{name}` of layer `{kind}`: {error}");
-            Fault::new(value_span.clone(), message).expected(expected).into()
+            let fault = Fault::new(value_span.clone(), message);
+            if expected.is_empty() { fault } else { fault.expected(expected) }.into()
         })
     }
 }
@@ -374,7 +377,7 @@ fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| "too long")
 }
 
-/// Words for the types that options usually have.
+/// Words for the types that options usually have; none for others.
 fn expected<T>() -> &'static str {
     let is = |names: &[&str]| names.contains(&type_name::<T>());
     if is(&[type_name::<u8>()]) {
@@ -392,6 +395,6 @@ fn expected<T>() -> &'static str {
     } else if is(&[type_name::<Ipv6Addr>()]) {
         "an IPv6 address such as 2001:db8::1"
     } else {
-        "another value"
+        ""
     }
 }

@@ -103,22 +103,26 @@ impl Plan {
 
     /// Gives each layer the options that it shares with those next to it. All must be bound.
     pub(super) fn share(&mut self) {
-        for place in 0..self.layers.len() {
-            for option in self.layers[place].kind.shared.clone() {
-                let of = |layer: usize| {
-                    let given = self.layers[layer].given.iter();
-                    given.filter(|given| given.name == option).cloned().collect::<Vec<_>>()
-                };
-                if !of(place).is_empty() {
-                    continue;
-                }
-                let next = self.bindings.iter().filter_map(|&(lower, _, upper)| {
-                    (lower == place).then_some(upper).or((upper == place).then_some(lower))
-                });
-                let taken = next.map(of).find(|given| !given.is_empty());
-                self.layers[place].given.extend(taken.unwrap_or_default());
-            }
-        }
+        // What one has taken, the next may take from it.
+        while (0..self.layers.len()).any(|place| self.share_one(place)) {}
+    }
+
+    /// Whether this layer took an option that it had not.
+    fn share_one(&mut self, place: usize) -> bool {
+        let given = |layer: usize, option: &String| -> Vec<Given> {
+            let given = self.layers[layer].given.iter();
+            given.filter(|given| given.name == *option).cloned().collect()
+        };
+        let taken = self.layers[place].kind.shared.iter().find_map(|option| {
+            let mut next = self.bindings.iter().filter_map(|&(lower, _, upper)| {
+                (lower == place).then_some(upper).or((upper == place).then_some(lower))
+            });
+            given(place, option).is_empty().then_some(())?;
+            next.find_map(|layer| Some(given(layer, option)).filter(|given| !given.is_empty()))
+        });
+        let took = taken.is_some();
+        self.layers[place].given.extend(taken.into_iter().flatten());
+        took
     }
 
     /// Makes each layer once, to see whether its options are right.

@@ -1,11 +1,18 @@
 //! The plugins of this crate, by name.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    time::Duration,
+};
 
-use super::{Registry, error::one_of};
+use super::{Options, Refused, Registry, error::one_of};
 use crate::{
     Chargen, Discard, Echo, Framing, Prefix,
-    net::{Arp, Ethernet, Icmp, Ipv4, Udp, Vlan, ethertype, protocol},
+    net::{
+        Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, Vlan, ethertype, ipv6::link_local,
+        protocol,
+    },
 };
 
 /// Their names in texts.
@@ -21,6 +28,7 @@ const PREFIXES: [(&str, Prefix); 6] = [
 pub(super) fn register(registry: &mut Registry) {
     services(registry);
     hosts(registry);
+    hosts_of_ipv6(registry);
 }
 
 /// Framing, and the small services of RFC 862 to 864 with their ports.
@@ -166,6 +174,90 @@ fn hosts(registry: &mut Registry) {
         .needs_key("a port", 0xffff);
 }
 
+/// IPv6, which has a link-local address of its MAC beside those that it is given.
+fn hosts_of_ipv6(registry: &mut Registry) {
+    registry
+        .register("nd", |options| {
+            let mac = options.take_with("mac", A_MAC, mac)?.unwrap_or(MAC);
+            let nd = Nd::new(mac)
+                .address(link_local(mac))
+                .accept_router(options.take("accept_router")?.unwrap_or(false));
+            Ok(addresses(options)?.into_iter().fold(nd, |nd, (address, _)| nd.address(address)))
+        })
+        .shares("mac")
+        .shares("address")
+        .under("ethernet", ethertype::IPV6)
+        .under("vlan", ethertype::IPV6);
+    registry
+        .register("ipv6", |options| {
+            let mac = options.take_with("mac", A_MAC, mac)?.unwrap_or(MAC);
+            let mut ipv6 = Ipv6::new(link_local(mac), 64);
+            for (address, length) in addresses(options)? {
+                ipv6 = ipv6.address(address, length);
+            }
+            if let Some(gateway) = options.take("gateway")? {
+                ipv6 = ipv6.gateway(gateway);
+            }
+            if let Some(mtu) = options.take("mtu")? {
+                ipv6 = ipv6.mtu(mtu);
+            }
+            if let Some(hops) = options.take("hop_limit")? {
+                ipv6 = ipv6.hop_limit(hops);
+            }
+            for group in options.take_all::<Ipv6Addr>("join")? {
+                if !group.is_multicast() {
+                    return Err(options.refuse("join", "this is no multicast group"));
+                }
+                ipv6 = ipv6.join(group);
+            }
+            Ok(ipv6)
+        })
+        .shares("mac")
+        .under("ethernet", ethertype::IPV6)
+        .under("vlan", ethertype::IPV6)
+        .needs_key("a next header", 0xff);
+    registry
+        .register("icmpv6", |options| {
+            let icmp = Icmpv6::new();
+            match (options.take("burst")?, options.duration("every")?) {
+                (None, None) => Ok(icmp),
+                (burst, every) => {
+                    Ok(icmp.rate(burst.unwrap_or(10), every.unwrap_or(Duration::from_millis(10))))
+                }
+            }
+        })
+        .under("ipv6", protocol::ICMPV6);
+}
+
+/// The addresses of a host of IPv6, or one for documentation (RFC 3849).
+fn addresses(options: &mut Options) -> Result<Vec<(Ipv6Addr, u8)>, Refused> {
+    let given = options.take_all::<Network6>("address")?;
+    let given: Vec<_> = given.into_iter().map(|network| (network.0, network.1)).collect();
+    let usual = (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 64);
+    Ok(if given.is_empty() { vec![usual] } else { given })
+}
+
+/// An address and the length of its network's prefix.
+struct Network6(Ipv6Addr, u8);
+
+impl FromStr for Network6 {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, length) = split(text)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| "the address is malformed")?;
+        match length.parse() {
+            _ if address.is_multicast() => Err("it is a group's, not a host's"),
+            Ok(length) if length <= 128 => Ok(Self(address, length)),
+            _ => Err("the prefix length is not from 0 to 128"),
+        }
+    }
+}
+
+fn split(text: &str) -> Result<(&str, &str), &'static str> {
+    text.split_once('/').ok_or("the prefix length is missing")
+}
+
 const A_NETWORK: &str = "an IPv4 address with its prefix length, such as 192.0.2.1/24";
 const A_MAC: &str = "a MAC address such as 02:00:00:00:00:01";
 
@@ -188,7 +280,7 @@ fn mac(text: &str) -> Result<[u8; 6], &'static str> {
 
 /// An address and the length of its network's prefix.
 fn network(text: &str) -> Result<(Ipv4Addr, u8), &'static str> {
-    let (address, length) = text.split_once('/').ok_or("the prefix length is missing")?;
+    let (address, length) = split(text)?;
     let address = address.parse().map_err(|_| "the address is malformed")?;
     match length.parse() {
         Ok(length) if length <= 32 => Ok((address, length)),

@@ -343,3 +343,20 @@ fn tags_may_be_stacked() {
     let error = Registry::standard().plan("eth|vlan(id=4095)|ipv4").unwrap_err();
     assert_eq!((error.column(), error.expected()), (13, Some("a number from 1 to 4094")));
 }
+
+#[test]
+fn nd_takes_the_addresses_of_its_neighbours() {
+    let text = "eth(mac=02:00:00:00:00:09)|nd|ipv6(address=2001:db8::9/64)|udp:7007|echo";
+    let plan = Registry::standard().plan(text).unwrap();
+    let keys: Vec<_> = plan.bindings().map(|bound| bound.key).collect();
+    assert_eq!(keys, [Some(0x86dd), None, Some(17), Some(7007)]);
+    let made = format!("{plan:?}");
+    // Ethernet's own, and those that nd and, from nd, ipv6 took.
+    assert_eq!(made.matches("02:00:00:00:00:09").count(), 3 + 1, "with the text itself");
+    assert_eq!(made.matches("2001:db8::9/64").count(), 2 + 1);
+    let pool = Pool::builder().headroom(128).build().unwrap();
+    plan.build(&pool).unwrap();
+    let error = Registry::standard().plan("eth|nd|ipv6(address=2001:db8::9)|icmpv6").unwrap_err();
+    assert!(error.message().ends_with("the prefix length is missing"), "{error}");
+    assert_eq!(error.column(), 21);
+}
