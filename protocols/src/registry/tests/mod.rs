@@ -1,5 +1,6 @@
 //! What texts make, and what is said of those that are wrong.
 
+mod graphs;
 mod refusals;
 
 use mbuf::{
