@@ -53,7 +53,7 @@ use super::{
 
 mod extension;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use extension::upper_layer;
 use extension::{Found, Stop, walk};
@@ -495,8 +495,10 @@ impl Protocol for Ipv6 {
     }
 
     fn info(&self) -> LayerInfo {
+        // Without the Fragment header: what is cut has no room but in its first piece, so that
+        // asking for room for all packets would gain nothing.
         LayerInfo::new(Edge::Packets, Edge::Packets)
-            .prepends(HEADER + FRAGMENT_HEADER)
+            .prepends(HEADER)
             .min_header(HEADER)
             .shared_slot::<Trouble>()
             .reasons(&REASONS)

@@ -207,7 +207,9 @@ impl Nd {
             target: message.target,
             mac: self.mac,
         };
-        send(&answer, mac, cx);
+        if !send(&answer, mac, cx) {
+            return cx.drop(chain, DropReason::NO_BUFFERS);
+        }
         cx.consumed(chain)
     }
 
@@ -277,7 +279,8 @@ impl Nd {
             target,
             mac: self.mac,
         };
-        send(&question, mac.unwrap_or(multicast_mac(group)), cx);
+        // Without a buffer it is as if it was lost: it is asked again.
+        let _ = send(&question, mac.unwrap_or(multicast_mac(group)), cx);
     }
 
     /// One timer, for the entry that is due next.
@@ -419,13 +422,13 @@ impl Protocol for Nd {
     }
 }
 
-/// Sends a message of our own; without a buffer it is as if it was lost.
-fn send(message: &Message, mac: [u8; 6], cx: &mut Context<'_>) {
-    if let Ok(mut chain) = cx.pool().chain_from(&message.bytes()) {
-        chain.meta_mut().set_destination(Address::Mac(mac));
-        cx.made(1);
-        cx.send_down(chain);
-    }
+/// Sends a message of our own. `false` where no buffer is left.
+fn send(message: &Message, mac: [u8; 6], cx: &mut Context<'_>) -> bool {
+    let Ok(mut chain) = cx.pool().chain_from(&message.bytes()) else { return false };
+    chain.meta_mut().set_destination(Address::Mac(mac));
+    cx.made(1);
+    cx.send_down(chain);
+    true
 }
 
 /// The MAC of a group (RFC 2464, section 7).
