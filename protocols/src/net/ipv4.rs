@@ -257,7 +257,7 @@ impl Ipv4 {
     ///
     /// ```
     /// # use mbuf_protocols::net::Ipv4;
-    /// assert_eq!(Ipv4::new([10, 1, 2, 3].into(), 8).broadcast(), [10, 255, 255, 255]);
+    /// assert_eq!(Ipv4::new([10, 1, 2, 3].into(), 8).broadcast().octets(), [10, 255, 255, 255]);
     /// ```
     pub fn broadcast(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.address.to_bits() | !self.mask)

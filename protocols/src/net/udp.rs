@@ -443,6 +443,31 @@ mod tests {
     }
 
     #[test]
+    fn over_both_ips_the_family_of_the_destination_chooses_the_edge() {
+        let pool = testing::pool();
+        let mut builder = Stack::builder(&pool);
+        let udp = builder.layer(Udp::new());
+        let echo = builder.layer(Echo::new());
+        let ports = [builder.port(Edge::Packets, udp), builder.port(Edge::Packets, udp)];
+        builder.bind(udp, 4007, echo);
+        let mut stack = builder.build().unwrap();
+        stack.open();
+        let mut rig = Rig { pool, stack };
+        for (port, addresses) in ports.into_iter().zip([V4, V6]) {
+            let bytes = datagram(0xc000, 4007, b"hello", addresses);
+            // Whichever edge it came by.
+            for from in ports {
+                let chain = addressed(rig.pool.chain_from(&bytes).unwrap(), addresses);
+                rig.stack.input_one(from, chain);
+                rig.run();
+                let answer = rig.stack.poll_output(port).pop().unwrap();
+                assert_eq!(answer.to_vec().unwrap(), datagram(4007, 0xc000, b"hello", addresses));
+            }
+        }
+        rig.finish();
+    }
+
+    #[test]
     fn one_byte_segments_make_no_difference() {
         let mut rig = rig(Udp::new(), Box::new(Echo::new()));
         let chain = testing::bytewise(&rig.pool, &HELLO).unwrap();

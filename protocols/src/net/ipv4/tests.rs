@@ -271,16 +271,28 @@ fn one_byte_segments_make_no_difference() {
 
 /// What comes out below when this is sent to that address.
 fn sent_by(ip: Ipv4, to: &str, payload: &[u8]) -> Vec<(Vec<u8>, Address)> {
+    sent_through(Udp::new(), ip, to, payload, None)
+}
+
+/// As `sent_by`, through this UDP, and after a signal.
+fn sent_through(
+    udp: Udp,
+    ip: Ipv4,
+    to: &str,
+    payload: &[u8],
+    signal: Option<Signal>,
+) -> Vec<(Vec<u8>, Address)> {
     let pool = testing::pool();
     let mut builder = Stack::builder(&pool);
     let ip = builder.layer(ip);
-    let udp = builder.layer(Udp::new());
+    let udp = builder.layer(udp);
     let top = builder.layer_boxed(Box::new(Downwards));
     builder.port(Edge::Packets, ip);
     builder.bind(ip, protocol::UDP, udp).bind(udp, 7, top);
     let from = builder.port(Edge::Packets, top);
     let mut stack = builder.build().unwrap();
     stack.open();
+    signal.into_iter().for_each(|signal| stack.signal(signal));
     let mut chain = pool.chain_from(payload).unwrap();
     chain.meta_mut().set_destination(Address::Ip(to.parse().unwrap()));
     stack.input_one(from, chain);
@@ -360,6 +372,25 @@ fn a_long_datagram_is_cut_at_the_mtu_and_comes_together_again() {
     assert_eq!(transport_sum(&together), 0);
     assert!(sent_by(ip().mtu(577).dont_fragment(true), "192.0.2.2:9", &payload).is_empty());
     assert!(sent_by(ip(), "192.0.2.2:9", &[0; 65_508]).is_empty());
+}
+
+#[test]
+fn a_partial_checksum_is_filled_in_before_the_datagram_is_cut() {
+    let payload: Vec<u8> = (0..1000).map(|n| (n % 251) as u8).collect();
+    let to = "192.0.2.2:9";
+    let whole = sent_by(ip(), to, &payload);
+    // The link says what it takes when the stack is open.
+    let small = Some(Signal::Mtu(576));
+    for udp in [Udp::new(), Udp::new().offload(true)] {
+        let sent = sent_through(udp, ip(), to, &payload, small);
+        assert_eq!(sent.len(), 2);
+        let together = [&sent[0].0[20..], &sent[1].0[20..]].concat();
+        assert_eq!(together, whole[0].0[20..]);
+    }
+    // Uncut, it is left to the device: the sum of the pseudo header with the source filled in.
+    let sent = sent_through(Udp::new().offload(true), ip(), to, &payload, None);
+    let sum = super::super::pseudo_header_v4(US.into(), PEER.into(), protocol::UDP, 1008);
+    assert_eq!(sent[0].0[26..28], sum.fold().to_be_bytes());
 }
 
 #[test]
