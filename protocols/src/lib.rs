@@ -38,6 +38,9 @@ pub mod file;
 pub mod framing;
 pub mod net;
 
+// Tunnels, the template, and applications over UDP.
+pub mod tunnel;
+
 pub use chargen::Chargen;
 pub use discard::Discard;
 pub use echo::Echo;
