@@ -1,7 +1,7 @@
 //! The plugins of this crate, by name.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
     time::Duration,
 };
@@ -13,6 +13,7 @@ use crate::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, Vlan, ethertype, ipv6::link_local,
         protocol,
     },
+    tunnel::{Geneve, Gre, Vxlan},
 };
 
 /// Their names in texts.
@@ -29,6 +30,7 @@ pub(super) fn register(registry: &mut Registry) {
     services(registry);
     hosts(registry);
     hosts_of_ipv6(registry);
+    tunnels(registry);
 }
 
 /// Framing, and the small services of RFC 862 to 864 with their ports.
@@ -85,6 +87,8 @@ fn hosts(registry: &mut Registry) {
             })
         })
         .alias("eth")
+        .under("gre", ethertype::TRANSPARENT_ETHERNET)
+        .under("geneve", ethertype::TRANSPARENT_ETHERNET)
         .needs_key("an EtherType", 0xffff);
     registry
         .register("vlan", |options| {
@@ -150,6 +154,8 @@ fn hosts(registry: &mut Registry) {
         })
         .under("ethernet", ethertype::IPV4)
         .under("vlan", ethertype::IPV4)
+        .under("gre", ethertype::IPV4)
+        .under("geneve", ethertype::IPV4)
         .needs_key("a protocol number", 0xff);
     registry
         .register("icmp", |options| {
@@ -215,6 +221,8 @@ fn hosts_of_ipv6(registry: &mut Registry) {
         .shares("mac")
         .under("ethernet", ethertype::IPV6)
         .under("vlan", ethertype::IPV6)
+        .under("gre", ethertype::IPV6)
+        .under("geneve", ethertype::IPV6)
         .needs_key("a next header", 0xff);
     registry
         .register("icmpv6", |options| {
@@ -227,6 +235,54 @@ fn hosts_of_ipv6(registry: &mut Registry) {
             }
         })
         .under("ipv6", protocol::ICMPV6);
+}
+
+/// Packets inside packets.
+fn tunnels(registry: &mut Registry) {
+    registry
+        .register("vxlan", |options| {
+            let vxlan = vni(options)?.map_or_else(Vxlan::new, Vxlan::single);
+            let remote = options.take_with("remote", AN_END, str::parse::<SocketAddr>)?;
+            Ok(match remote {
+                Some(remote) => vxlan.remote(remote),
+                None => vxlan,
+            })
+        })
+        .under("udp", 4789)
+        .takes_key("a VNI", 0xff_ffff);
+    registry
+        .register("geneve", |options| {
+            let remote = options.required_with("remote", AN_END, str::parse::<SocketAddr>)?;
+            Ok(match vni(options)? {
+                Some(vni) => Geneve::single(vni, remote),
+                None => Geneve::new(remote),
+            })
+        })
+        .under("udp", 6081)
+        .needs_key("the VNI times 0x10000 and a protocol type", 0xff_ffff_ffff);
+    registry
+        .register("gre", |options| {
+            let mut gre = Gre::new(options.required::<IpAddr>("remote")?);
+            if let Some(key) = options.take("key")? {
+                gre = gre.key(key);
+            }
+            Ok(gre
+                .checksum(options.take("checksum")?.unwrap_or(false))
+                .sequence(options.take("sequence")?.unwrap_or(false)))
+        })
+        .under("ipv4", protocol::GRE)
+        .under("ipv6", protocol::GRE)
+        .needs_key("an EtherType", 0xffff);
+}
+
+const AN_END: &str = "an address with a port, such as 192.0.2.2:4789";
+
+/// The number of a virtual network, of 24 bits.
+fn vni(options: &mut Options) -> Result<Option<u32>, Refused> {
+    match options.take("vni")? {
+        Some(vni) if vni > 0xff_ffff => Err(options.refuse("vni", "a VNI has 24 bits")),
+        vni => Ok(vni),
+    }
 }
 
 /// The addresses of a host of IPv6, or one for documentation (RFC 3849).

@@ -361,3 +361,18 @@ fn nd_takes_the_addresses_of_its_neighbours() {
     assert!(error.message().ends_with("the prefix length is missing"), "{error}");
     assert_eq!(error.column(), 21);
 }
+
+#[test]
+fn tunnels_know_their_keys() {
+    let keys = |text: &str| -> Vec<Option<u64>> {
+        Registry::standard().plan(text).unwrap().bindings().map(|bound| bound.key).collect()
+    };
+    let text = "eth|ipv4|udp|vxlan(vni=42)|eth|ipv4|icmp";
+    let (ip, inner) = (Some(0x0800), None);
+    assert_eq!(keys(text), [ip, Some(17), Some(4789), inner, ip, Some(1)]);
+    assert_eq!(keys("ipv4|gre(remote=192.0.2.2)|ipv4|udp|echo")[..2], [Some(47), ip]);
+    let text = "ipv4|udp|geneve(vni=1, remote=192.0.2.2:6081)|eth|ipv4|icmp";
+    assert_eq!(keys(text)[1..3], [Some(6081), Some(0x6558)]);
+    let error = Registry::standard().plan("ipv4|udp|vxlan(vni=0x1000000)|eth|ipv4").unwrap_err();
+    assert_eq!((error.column(), error.message()), (20, "layer `vxlan`: a VNI has 24 bits"));
+}
