@@ -39,6 +39,8 @@ pub mod framing;
 pub mod net;
 
 // Tunnels, the template, and applications over UDP.
+pub mod dns;
+pub mod template;
 pub mod tunnel;
 
 pub use chargen::Chargen;

@@ -295,6 +295,7 @@ mod tests {
 
     #[test]
     fn conforms() {
+        let end = || Geneve::single(42, "192.0.2.1:6081".parse().unwrap());
         Conformance::new("geneve", || Box::new(end()) as _)
             .key(0x6558)
             .wire(vec![packet(&[1, 2, 3, 1, 9, 9, 9, 9], b"hello"), packet(&[0, 0, 0x80, 0], b"x")])

@@ -16,12 +16,12 @@
 
 pub mod geneve;
 pub mod gre;
-//MPLSpub mod mpls;
+pub mod mpls;
 pub mod vxlan;
 
 pub use geneve::Geneve;
 pub use gre::Gre;
-//MPLSpub use mpls::Mpls;
+pub use mpls::Mpls;
 pub use vxlan::Vxlan;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -262,7 +262,7 @@ impl Protocol for Vxlan {
 
 #[cfg(test)]
 mod tests {
-    use mbuf::{stack::Stack, testing, testing::Conformance};
+    use mbuf::{Pool, stack::Stack, testing, testing::Conformance};
 
     use super::*;
     use crate::{
@@ -385,7 +385,8 @@ mod tests {
 
     #[test]
     fn what_stands_above_may_be_what_stands_below() {
-        let pool = testing::pool();
+        // 70 bytes of headers, once round.
+        let pool = Pool::builder().headroom(128).build().unwrap();
         let inbox = Inbox::default();
         let mut builder = Stack::builder(&pool);
         let ethernet = builder.layer(Ethernet::new(A).peer(B));
@@ -424,6 +425,7 @@ mod tests {
 
     #[test]
     fn conforms() {
+        let end = || Vxlan::single(42).remote("192.0.2.1:4789".parse().unwrap());
         Conformance::new("vxlan", || Box::new(end()) as _)
             .wire(vec![wire([0, 0, 42], &frame(A, B)), wire([0, 0, 43], &[])])
             .messages(vec![frame(A, B), vec![7; 1400]])
