@@ -13,7 +13,7 @@ use crate::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, Vlan, ethertype, ipv6::link_local,
         protocol,
     },
-    tunnel::{Geneve, Gre, Vxlan},
+    tunnel::{Geneve, Gre, Mpls, Vxlan},
 };
 
 /// Their names in texts.
@@ -273,6 +273,24 @@ fn tunnels(registry: &mut Registry) {
         .under("ipv4", protocol::GRE)
         .under("ipv6", protocol::GRE)
         .needs_key("an EtherType", 0xffff);
+    registry
+        .register("mpls", |options| {
+            let mut mpls = Mpls::new().outer(&options.take_all::<u32>("outer")?);
+            if let Some(depth) = options.take("depth")? {
+                mpls = mpls.depth(depth);
+            }
+            if let Some(ttl) = options.take("ttl")? {
+                mpls = mpls.ttl(ttl);
+            }
+            if let Some(next_hop) = options.take_with("next_hop", A_MAC, mac)? {
+                mpls = mpls.next_hop(next_hop);
+            }
+            Ok(mpls)
+        })
+        .under("ethernet", ethertype::MPLS)
+        .under("vlan", ethertype::MPLS)
+        .under("gre", ethertype::MPLS)
+        .needs_key("a label", 0xf_ffff);
 }
 
 const AN_END: &str = "an address with a port, such as 192.0.2.2:4789";

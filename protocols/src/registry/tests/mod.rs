@@ -373,6 +373,7 @@ fn tunnels_know_their_keys() {
     assert_eq!(keys("ipv4|gre(remote=192.0.2.2)|ipv4|udp|echo")[..2], [Some(47), ip]);
     let text = "ipv4|udp|geneve(vni=1, remote=192.0.2.2:6081)|eth|ipv4|icmp";
     assert_eq!(keys(text)[1..3], [Some(6081), Some(0x6558)]);
+    assert_eq!(keys("eth|mpls(ttl=9):16|ipv4|icmp"), [Some(0x8847), Some(16), Some(1)]);
     let error = Registry::standard().plan("ipv4|udp|vxlan(vni=0x1000000)|eth|ipv4").unwrap_err();
     assert_eq!((error.column(), error.message()), (20, "layer `vxlan`: a VNI has 24 bits"));
 }
