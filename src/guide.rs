@@ -14,6 +14,7 @@ pages! {
     readme "../README.md"
     tour "../docs/tour.md"
     your_first_protocol "../docs/your-first-protocol.md"
+    compose_from_text "../docs/compose-from-text.md"
     run_it_on_a_socket "../docs/run-it-on-a-socket.md"
     run_it_on_a_tap "../docs/run-it-on-a-tap.md"
     move_files "../docs/move-files.md"

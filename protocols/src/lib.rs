@@ -43,12 +43,22 @@ pub mod file;
 pub mod framing;
 pub mod net;
 
+// Tunnels, the template, and applications over UDP.
+pub mod dns;
+pub mod template;
+pub mod tunnel;
+
 pub use chargen::Chargen;
 pub use discard::Discard;
 pub use echo::Echo;
 #[cfg(feature = "file")]
 pub use file::{FileReceiver, FileSender};
 pub use framing::{Framing, Prefix};
+
+#[cfg(feature = "registry")]
+pub mod registry;
+#[cfg(feature = "registry")]
+pub use registry::Registry;
 
 use mbuf::{Address, Meta, stack::DropReason};
 
