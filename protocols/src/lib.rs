@@ -16,6 +16,12 @@
 //! | [`net::Ipv4`], [`net::Ipv6`] | datagrams of a host, in fragments too (RFC 791, 8200) | packets | packets, by protocol |
 //! | [`net::Icmp`], [`net::Icmpv6`] | answers ping, and says what could not be delivered (RFC 792, 4443) | IP | nothing |
 //! | [`net::Udp`] | ports (RFC 768) | IP | packets, by port |
+//! | [`tunnel::Vxlan`], [`tunnel::Geneve`] | Ethernet and more over UDP (RFC 7348, 8926) | UDP | packets, by VNI |
+//! | [`tunnel::Gre`] | anything over IP (RFC 2784, 2890) | IP | packets, by EtherType |
+//! | [`tunnel::Mpls`] | labels (RFC 3032) | Ethernet | packets, by label |
+//! | [`Dns`] | answers for names of its own (RFC 1035) | UDP, or a UDP socket | nothing |
+//!
+//! [`mod@template`] is a layer to copy, and [`registry`] makes stacks of text.
 //!
 //! They are also meant to be read: [`mod@echo`] is the smallest layer there is, [`mod@chargen`]
 //! shows how a layer that makes data of its own keeps to its credit, and [`mod@framing`] how one
@@ -37,26 +43,24 @@
 
 pub mod chargen;
 pub mod discard;
+pub mod dns;
 pub mod echo;
 #[cfg(feature = "file")]
 pub mod file;
 pub mod framing;
 pub mod net;
-
-// Tunnels, the template, and applications over UDP.
-pub mod dns;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod template;
 pub mod tunnel;
 
 pub use chargen::Chargen;
 pub use discard::Discard;
+pub use dns::Dns;
 pub use echo::Echo;
 #[cfg(feature = "file")]
 pub use file::{FileReceiver, FileSender};
 pub use framing::{Framing, Prefix};
-
-#[cfg(feature = "registry")]
-pub mod registry;
 #[cfg(feature = "registry")]
 pub use registry::Registry;
 
