@@ -17,6 +17,7 @@ pages! {
     compose_from_text "../docs/compose-from-text.md"
     run_it_on_a_socket "../docs/run-it-on-a-socket.md"
     run_it_on_a_tap "../docs/run-it-on-a-tap.md"
+    internet "../docs/internet.md"
     move_files "../docs/move-files.md"
     decode_a_capture "../docs/decode-a-capture.md"
     embed_a_stack "../docs/embed-a-stack.md"
