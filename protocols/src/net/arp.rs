@@ -292,7 +292,15 @@ impl Arp {
         if chain.compact_to_hold().is_err() {
             return cx.drop(chain, DropReason::NO_BUFFERS);
         }
+        // Nobody is forgotten for a packet that there is no room for.
+        if self.limits.pending == 0 || chain.footprint() > self.limits.footprint {
+            return cx.drop(chain, PENDING_FULL);
+        }
         let asked = matches!(self.neighbours.get(&next_hop), Some(Neighbour::Asked { .. }));
+        let room = self.held.footprint.saturating_add(chain.footprint()) <= self.limits.footprint;
+        if !asked && !room {
+            return cx.drop(chain, PENDING_FULL);
+        }
         if !asked && !self.make_room(next_hop) {
             return cx.drop(chain, DropReason::LIMIT);
         }
@@ -302,8 +310,7 @@ impl Arp {
             let outcome = cx.drop(old, PENDING_FULL);
             cx.apply(outcome);
         }
-        let room = self.held.footprint.saturating_add(chain.footprint()) <= self.limits.footprint;
-        if self.limits.pending == 0 || !room {
+        if self.held.footprint.saturating_add(chain.footprint()) > self.limits.footprint {
             return cx.drop(chain, PENDING_FULL);
         }
         self.held += Held::of(&chain);

@@ -45,7 +45,7 @@ use zerocopy::{
 };
 
 use super::{
-    Trouble, complete_checksum, prepended, protocol, readdressed,
+    Trouble, complete_checksum, has_partial_inside, prepended, protocol, readdressed,
     reassembly::{self, Limits, Reassembly, Verdict},
 };
 
@@ -273,6 +273,9 @@ impl Ipv4 {
     /// ```
     pub fn next_hop(&self, destination: Ipv4Addr) -> Option<Ipv4Addr> {
         let on_link = (destination.to_bits() ^ self.address.to_bits()) & self.mask == 0;
+        if destination.is_unspecified() {
+            return None;
+        }
         if on_link
             || destination.is_broadcast()
             || destination.is_multicast()
@@ -388,7 +391,7 @@ impl Ipv4 {
         mut header: Header,
         cx: &mut Context<'_>,
     ) -> Outcome {
-        if self.dont_fragment {
+        if self.dont_fragment || has_partial_inside(&chain) {
             return cx.drop(chain, TOO_BIG);
         }
         if chain.meta().offload().contains(Offload::CHECKSUM_PARTIAL)

@@ -47,7 +47,7 @@ use zerocopy::{
 };
 
 use super::{
-    Trouble, complete_checksum, prepended, protocol, readdressed,
+    Trouble, complete_checksum, has_partial_inside, prepended, protocol, readdressed,
     reassembly::{self, Limits, Reassembly, Verdict},
 };
 
@@ -137,6 +137,8 @@ pub struct Ipv6 {
     next_id: u32,
     reassembly: Reassembly<Key>,
     timer: Option<Timer>,
+    /// No fragment is held any more.
+    closed: bool,
 }
 
 /// The link-local address of a MAC address (RFC 4291, appendix A: modified EUI-64). O(1).
@@ -190,6 +192,7 @@ impl Ipv6 {
                 ..Limits::default()
             }),
             timer: None,
+            closed: false,
         };
         ip.address(address, prefix)
     }
@@ -378,6 +381,9 @@ impl Ipv6 {
         else {
             return cx.drop(chain, DropReason::MALFORMED);
         };
+        if self.closed {
+            return cx.drop(chain, DropReason::CLOSED);
+        }
         let key = (*source.ip(), *destination.ip(), header.identification.get());
         let (offset, more) = (usize::from(header.offset.get() & !7), header.offset.get() & 1 == 1);
         let verdict = self.reassembly.insert(key, offset, more, chain, cx.now());
@@ -448,6 +454,9 @@ impl Ipv6 {
         cx: &mut Context<'_>,
     ) -> Outcome {
         let inner = header.next_header;
+        if has_partial_inside(&chain) {
+            return cx.drop(chain, TOO_BIG);
+        }
         if chain.meta().offload().contains(Offload::CHECKSUM_PARTIAL)
             && !complete_checksum(&mut chain, u64::from(inner))
         {
@@ -521,7 +530,11 @@ impl Protocol for Ipv6 {
         }
         let source = Ipv6Addr::from_octets(header.source);
         let destination = Ipv6Addr::from_octets(header.destination);
-        if source.is_multicast() || source.is_unspecified() || source.is_loopback() {
+        if source.is_multicast()
+            || source.is_unspecified()
+            || source.is_loopback()
+            || self.is_own(source)
+        {
             return cx.drop(chain, BAD_SOURCE);
         }
         if !self.is_for_us(destination) {
@@ -598,7 +611,10 @@ impl Protocol for Ipv6 {
                 return;
             }
             Signal::Drain => reassembly::EVICTED,
-            Signal::Shutdown => DropReason::CLOSED,
+            Signal::Shutdown => {
+                self.closed = true;
+                DropReason::CLOSED
+            }
             _ => return,
         };
         self.reassembly.clear(reason);

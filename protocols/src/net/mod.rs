@@ -345,7 +345,8 @@ pub fn readdressed(chain: &mut Chain, protocol: u64, old: &[u8], new: &[u8]) -> 
     if old == new || chain.peek(place, &mut field).is_err() {
         return true;
     }
-    let partial = chain.meta().offload().contains(Offload::CHECKSUM_PARTIAL);
+    // Where it is another's, of a packet that a tunnel has wrapped, the flag says nothing of this one.
+    let partial = is_partial(chain) && chain.meta().transport_offset() == 0;
     let mut sum = u16::from_be_bytes(field);
     if sum == 0 && protocol == protocol::UDP && !partial {
         return true;
@@ -381,6 +382,16 @@ pub fn readdressed(chain: &mut Chain, protocol: u64, old: &[u8], new: &[u8]) -> 
 /// ```
 pub fn complete_checksum(chain: &mut Chain, protocol: u64) -> bool {
     checksum_place(protocol).is_some_and(|place| checksum::complete(chain, 0, place).is_ok())
+}
+
+fn is_partial(chain: &Chain) -> bool {
+    chain.meta().offload().contains(Offload::CHECKSUM_PARTIAL)
+}
+
+/// Whether the checksum that is left to a device is that of a packet inside a tunnel: what is around
+/// it cannot be cut into fragments.
+pub(crate) fn has_partial_inside(chain: &Chain) -> bool {
+    is_partial(chain) && chain.meta().transport_offset() != 0
 }
 
 /// Where a transport header has its checksum.

@@ -51,16 +51,28 @@ impl Cache {
         self.list.iter_mut().find(|entry| entry.address == address)
     }
 
-    /// Makes an entry; the one that was used longest ago goes where there are too many.
-    pub(super) fn make(&mut self, address: Ipv6Addr, state: State, cx: &mut Context<'_>) {
+    /// Makes an entry, if there may be one more. Where there are too many, one that is stale goes
+    /// for it, that which was used longest ago; for a neighbour that we want to reach, where none is
+    /// stale, one that is known. So strangers, of whom at most half may be asked for at a time,
+    /// cannot drive out the neighbours that are in use.
+    pub(super) fn make(&mut self, address: Ipv6Addr, state: State, cx: &mut Context<'_>) -> bool {
+        let is_asked = |state: State| matches!(state, State::Incomplete { .. });
+        let asked = self.list.iter().filter(|entry| is_asked(entry.state)).count();
+        if is_asked(state) && asked >= self.entries.div_ceil(2) {
+            return false;
+        }
         if self.list.len() >= self.entries {
-            let oldest = self.list.iter().min_by_key(|entry| entry.used);
-            if let Some(address) = oldest.map(|entry| entry.address) {
-                self.remove(address, DropReason::LIMIT, cx);
-            }
+            let stale = self.list.iter().filter(|entry| entry.state == State::Stale);
+            let known = self.list.iter().filter(|entry| is_asked(state) && !is_asked(entry.state));
+            let oldest = stale
+                .min_by_key(|entry| entry.used)
+                .or_else(|| known.min_by_key(|entry| entry.used));
+            let Some(address) = oldest.map(|entry| entry.address) else { return false };
+            self.remove(address, DropReason::LIMIT, cx);
         }
         let (mac, used) = (None, cx.now());
         self.list.push(Entry { address, mac, state, used, waiting: VecDeque::new() });
+        true
     }
 
     pub(super) fn remove(&mut self, address: Ipv6Addr, reason: DropReason, cx: &mut Context<'_>) {

@@ -247,8 +247,8 @@ impl Nd {
 
     /// A neighbour that speaks to us says what his MAC is (RFC 4861, 7.2.3).
     fn learn(&mut self, address: Ipv6Addr, mac: [u8; 6], cx: &mut Context<'_>) {
-        if self.cache.find(address).is_none() {
-            self.cache.make(address, State::Stale, cx);
+        if self.cache.find(address).is_none() && !self.cache.make(address, State::Stale, cx) {
+            return;
         }
         if let Some(entry) = self.cache.find(address)
             && entry.mac != Some(mac)
@@ -327,7 +327,10 @@ impl Nd {
         }
         let source = Ipv6Addr::from_octets(source);
         if self.cache.find(next).is_none() {
-            self.cache.make(next, State::Incomplete { due: now + RETRANS, tries: 1, source }, cx);
+            let state = State::Incomplete { due: now + RETRANS, tries: 1, source };
+            if !self.cache.make(next, state, cx) {
+                return cx.drop(chain, DropReason::LIMIT);
+            }
             self.ask(next, source, None, cx);
         }
         self.cache.wait(next, chain, cx);

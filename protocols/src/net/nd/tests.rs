@@ -235,7 +235,8 @@ fn a_redirect_is_counted_and_ignored() {
 #[test]
 fn what_waits_is_bounded() {
     let (nd, ip) = ours();
-    let mut rig = host_with(nd.limits(2, 3, 1 << 20), ip, Icmpv6::new());
+    // Half of the four entries may be of neighbours that have not answered.
+    let mut rig = host_with(nd.limits(4, 3, 1 << 20), ip, Icmpv6::new());
     for from in 1..=4_u8 {
         for _ in 0..5 {
             let mut bytes = hex(PING);
@@ -243,7 +244,7 @@ fn what_waits_is_bounded() {
             rig.feed(&right(bytes));
         }
     }
-    assert_eq!((rig.sent().len(), rig.stack.held().chains), (4, 6));
+    assert_eq!((rig.sent().len(), rig.stack.held().chains), (2, 6));
     assert_eq!(rig.drops("nd", DropReason::LIMIT), 14);
     rig.stack.signal(Signal::Drain);
     assert_eq!(rig.stack.held().chains, 0);
