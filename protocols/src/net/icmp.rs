@@ -26,13 +26,13 @@ use mbuf::{
     Address, Chain,
     chain::checksum,
     meta::Offload,
-    stack::{Context, DropReason, Edge, LayerInfo, Outcome, Protocol, Time},
+    stack::{Context, DropReason, Edge, LayerInfo, Outcome, Protocol},
 };
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
 };
 
-use super::{Trouble, ipv4::BAD_CHECKSUM, protocol};
+use super::{Trouble, bucket::Bucket, ipv4::BAD_CHECKSUM, protocol};
 
 /// A datagram about which no error may be sent (RFC 1122, 3.2.2).
 pub const NO_ERROR_ABOUT: DropReason = DropReason("no_error_about");
@@ -76,10 +76,7 @@ pub struct Header {
 /// The ICMP of a host. Bind it to IPv4 by [`protocol::ICMP`].
 #[derive(Debug, Clone)]
 pub struct Icmp {
-    burst: u32,
-    every: Duration,
-    tokens: u32,
-    filled: Time,
+    errors: Bucket,
 }
 
 impl Icmp {
@@ -92,7 +89,7 @@ impl Icmp {
     /// assert_eq!(Icmp::new().name(), "icmp");
     /// ```
     pub const fn new() -> Self {
-        Self { burst: 10, every: Duration::from_millis(10), tokens: 10, filled: Time::ZERO }
+        Self { errors: Bucket::new(10, Duration::from_millis(10)) }
     }
 
     /// At most `burst` errors at once, and one each `every` (a bucket of tokens).
@@ -105,25 +102,8 @@ impl Icmp {
     /// assert!(format!("{icmp:?}").contains("burst: 1"));
     /// ```
     pub const fn rate(mut self, burst: u32, every: Duration) -> Self {
-        self.burst = burst;
-        self.tokens = burst;
-        self.every = every;
+        self.errors = Bucket::new(burst, every);
         self
-    }
-
-    /// Takes a token, if there is one.
-    fn may_send(&mut self, now: Time) -> bool {
-        let every = self.every.as_nanos().max(1);
-        let fresh = now.since(self.filled).as_nanos() / every;
-        if fresh > 0 {
-            self.tokens = self.burst.min(self.tokens.saturating_add(fresh.min(1 << 30) as u32));
-            // What is left of the interval counts for the next token.
-            let rest = now.since(self.filled).as_nanos() % every;
-            self.filled = Time::from_nanos(now.as_nanos().saturating_sub(rest as u64));
-        }
-        let may = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        may
     }
 
     /// Makes the error message of a datagram that came back with its IP header.
@@ -136,7 +116,7 @@ impl Icmp {
         {
             return cx.drop(chain, NO_ERROR_ABOUT);
         }
-        if !self.may_send(cx.now()) {
+        if !self.errors.take(cx.now()) {
             return cx.drop(chain, RATE_LIMITED);
         }
         let (kind, code) = kind_and_code(trouble);
@@ -286,7 +266,7 @@ fn deserves_an_error(quoted: &[u8], source: Address, destination: Address) -> bo
 #[cfg(test)]
 mod tests {
     use mbuf::{
-        stack::Signal,
+        stack::{Signal, Time},
         testing::{self, Conformance},
     };
 

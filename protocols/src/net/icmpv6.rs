@@ -29,7 +29,7 @@ use std::{
 use mbuf::{
     Address, Chain,
     meta::Offload,
-    stack::{Context, DropReason, Edge, LayerInfo, Outcome, Protocol, Time},
+    stack::{Context, DropReason, Edge, LayerInfo, Outcome, Protocol},
 };
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
@@ -37,7 +37,9 @@ use zerocopy::{
 };
 
 pub use super::icmp::{NO_ERROR_ABOUT, RATE_LIMITED, UNKNOWN_TYPE};
-use super::{Trouble, ipv4::BAD_CHECKSUM, ipv6::upper_layer, protocol, pseudo_header_v6};
+use super::{
+    Trouble, bucket::Bucket, ipv4::BAD_CHECKSUM, ipv6::upper_layer, protocol, pseudo_header_v6,
+};
 
 const UNREACHABLE: u8 = 1;
 const PACKET_TOO_BIG: u8 = 2;
@@ -68,10 +70,7 @@ pub struct Header {
 /// The ICMPv6 of a host. Bind it to IPv6 by [`protocol::ICMPV6`].
 #[derive(Debug, Clone)]
 pub struct Icmpv6 {
-    burst: u32,
-    every: Duration,
-    tokens: u32,
-    filled: Time,
+    errors: Bucket,
 }
 
 impl Icmpv6 {
@@ -84,7 +83,7 @@ impl Icmpv6 {
     /// assert_eq!(Icmpv6::new().name(), "icmpv6");
     /// ```
     pub const fn new() -> Self {
-        Self { burst: 10, every: Duration::from_millis(10), tokens: 10, filled: Time::ZERO }
+        Self { errors: Bucket::new(10, Duration::from_millis(10)) }
     }
 
     /// At most `burst` errors at once, and one each `every` (a bucket of tokens; RFC 4443, 2.4 f).
@@ -97,25 +96,8 @@ impl Icmpv6 {
     /// assert!(format!("{icmp:?}").contains("burst: 1"));
     /// ```
     pub const fn rate(mut self, burst: u32, every: Duration) -> Self {
-        self.burst = burst;
-        self.tokens = burst;
-        self.every = every;
+        self.errors = Bucket::new(burst, every);
         self
-    }
-
-    /// Takes a token, if there is one.
-    fn may_send(&mut self, now: Time) -> bool {
-        let every = self.every.as_nanos().max(1);
-        let since = now.since(self.filled).as_nanos();
-        let fresh = u32::try_from(since / every).unwrap_or(u32::MAX);
-        if fresh > 0 {
-            self.tokens = self.burst.min(self.tokens.saturating_add(fresh));
-            // What is left of the interval counts for the next token.
-            self.filled = Time::from_nanos(now.as_nanos().saturating_sub((since % every) as u64));
-        }
-        let may = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        may
     }
 
     /// Makes the error message of a packet that came back with its headers.
@@ -124,7 +106,7 @@ impl Icmpv6 {
         if !deserves_an_error(&chain, trouble) {
             return cx.drop(chain, NO_ERROR_ABOUT);
         }
-        if !self.may_send(cx.now()) {
+        if !self.errors.take(cx.now()) {
             return cx.drop(chain, RATE_LIMITED);
         }
         if chain.len() > QUOTE && chain.truncate(QUOTE).is_err() {

@@ -25,6 +25,7 @@
 //!   the shared slot [`Trouble`] set; IP hands it to ICMP, which makes the error message of it.
 
 pub mod arp;
+mod bucket;
 pub mod ethernet;
 pub mod icmp;
 pub mod icmpv6;

@@ -1,6 +1,6 @@
 //! Echo and errors; that they are as Linux makes them is shown in `ipv6::tests`.
 
-use mbuf::testing::Conformance;
+use mbuf::{stack::Time, testing::Conformance};
 
 use super::*;
 use crate::{
