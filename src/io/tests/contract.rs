@@ -1,13 +1,13 @@
-//! `source_contract` and `sink_contract`, and the ports that they are run over.
+//! `source_contract` and `sink_contract`, run over everything that has them.
+
+mod cases;
 
 use std::{
-    cell::RefCell,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::UdpSocket,
     os::unix::net::{UnixDatagram, UnixStream},
-    rc::Rc,
 };
 
+use self::cases::*;
 use super::*;
 use crate::{
     io::{Datagram, DatagramOptions, PipeOptions, Stream, TunTap, TunTapKind, faults, pipe},
@@ -314,175 +314,6 @@ fn assert_same(name: &str, packets: bool, got: &[Vec<u8>], sent: &[Vec<u8>]) {
     }
 }
 
-fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (here, listener.accept().unwrap().0)
-}
-
-fn stream_source(stream: Stream, peer: impl Write + 'static) -> SourceCase {
-    let fd = stream.as_fd().try_clone_to_owned().unwrap();
-    let peer = Rc::new(RefCell::new(Some(peer)));
-    let closer = peer.clone();
-    SourceCase {
-        source: Box::new(stream),
-        ready: Box::new(move || wait(&fd, Interest::READABLE)),
-        feed: Box::new(move |bytes| peer.borrow_mut().as_mut().unwrap().write_all(bytes).unwrap()),
-        close: Some(Box::new(move || drop(closer.borrow_mut().take()))),
-        packets: false,
-        draws: true,
-    }
-}
-
-fn stream_sink(stream: Stream, peer: impl Read + 'static) -> SinkCase {
-    let peer = Rc::new(RefCell::new(Some(peer)));
-    let closer = peer.clone();
-    let mut bytes = vec![0; 1 << 20];
-    SinkCase {
-        sink: Box::new(stream),
-        destination: Address::None,
-        take: Box::new(move || match peer.borrow_mut().as_mut().unwrap().read(&mut bytes) {
-            Ok(n) => vec![bytes[..n].to_vec()],
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                Vec::new()
-            }
-        }),
-        close: Some(Box::new(move || drop(closer.borrow_mut().take()))),
-        packets: false,
-    }
-}
-
-fn udp_source(source: Datagram, peer: UdpSocket) -> SourceCase {
-    let fd = source.as_fd().try_clone_to_owned().unwrap();
-    let to = source.local_addr().unwrap();
-    SourceCase {
-        source: Box::new(source),
-        ready: Box::new(move || wait(&fd, Interest::READABLE)),
-        feed: Box::new(move |bytes| {
-            assert_eq!(peer.send_to(bytes, to).unwrap(), bytes.len());
-        }),
-        close: None,
-        packets: true,
-        draws: true,
-    }
-}
-
-fn pipe_source(options: &PipeOptions, pool: &Pool) -> SourceCase {
-    let (source, peer) = pipe(options);
-    let peer = Rc::new(RefCell::new(Some(peer)));
-    let (closer, pool) = (peer.clone(), pool.clone());
-    SourceCase {
-        source: Box::new(source),
-        ready: Box::new(|| {}),
-        feed: Box::new(move |bytes| {
-            let mut queue = queue();
-            queue.push(pool.chain_from(bytes).unwrap()).unwrap();
-            let mut peer = peer.borrow_mut();
-            assert_eq!(peer.as_mut().unwrap().send(&mut queue).unwrap(), Sent::All);
-        }),
-        close: Some(Box::new(move || drop(closer.borrow_mut().take()))),
-        packets: options.packets,
-        draws: false,
-    }
-}
-
-fn pipe_sink(options: &PipeOptions, pool: &Pool) -> SinkCase {
-    let (sink, peer) = pipe(options);
-    let peer = Rc::new(RefCell::new(Some(peer)));
-    let closer = peer.clone();
-    let receiver = pool.receiver();
-    SinkCase {
-        sink: Box::new(sink),
-        destination: Address::None,
-        take: Box::new(move || {
-            let mut batch = Batch::new();
-            peer.borrow_mut().as_mut().unwrap().recv(&receiver, &mut batch).unwrap();
-            batch.drain().map(|chain| chain.to_vec().unwrap()).collect()
-        }),
-        close: Some(Box::new(move || drop(closer.borrow_mut().take()))),
-        packets: options.packets,
-    }
-}
-
-/// A sink whose other side the test keeps hold of.
-impl<S: Sink> Sink for Rc<RefCell<S>> {
-    fn send(&mut self, queue: &mut Queue) -> io::Result<Sent> {
-        self.borrow_mut().send(queue)
-    }
-
-    fn is_starved(&self) -> bool {
-        self.borrow().is_starved()
-    }
-}
-
-impl Source for Rc<RefCell<Link>> {
-    fn recv(&mut self, receiver: &Receiver, batch: &mut Batch) -> io::Result<Received> {
-        self.borrow_mut().recv(receiver, batch)
-    }
-}
-
-fn link_source(link: Link, packets: bool, pool: &Pool) -> SourceCase {
-    let link = Rc::new(RefCell::new(link));
-    let (peer, closer, pool) = (link.clone(), link.clone(), pool.clone());
-    SourceCase {
-        source: Box::new(link),
-        ready: Box::new(|| {}),
-        feed: Box::new(move |bytes| {
-            let mut queue = queue();
-            queue.push(pool.chain_from(bytes).unwrap()).unwrap();
-            send_all(&mut peer.clone(), &mut queue, || {});
-        }),
-        close: Some(Box::new(move || closer.borrow_mut().close())),
-        packets,
-        draws: true,
-    }
-}
-
-fn link_sink(link: Link, packets: bool, pool: &Pool) -> SinkCase {
-    let link = Rc::new(RefCell::new(link));
-    let (mut peer, closer, receiver) = (link.clone(), link.clone(), pool.receiver());
-    SinkCase {
-        sink: Box::new(link),
-        destination: Address::None,
-        take: Box::new(move || {
-            let mut batch = Batch::new();
-            peer.recv(&receiver, &mut batch).unwrap();
-            batch.drain().map(|chain| chain.to_vec().unwrap()).collect()
-        }),
-        close: Some(Box::new(move || closer.borrow_mut().close())),
-        packets,
-    }
-}
-
-/// Over the sink that `make` puts before a collector.
-fn collecting<S: Sink + 'static>(
-    make: impl FnOnce(Rc<RefCell<Collector>>) -> S,
-    packets: bool,
-) -> SinkCase {
-    let collector = Rc::new(RefCell::new(Collector::new()));
-    SinkCase {
-        sink: Box::new(make(collector.clone())),
-        destination: Address::None,
-        take: Box::new(move || collector.take().packets().to_vec()),
-        close: None,
-        packets,
-    }
-}
-
-/// What a plain socket of the standard library has, without waiting.
-fn take_datagrams(mut recv: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Vec<Vec<u8>> {
-    let mut bytes = vec![0; 1 << 16];
-    let mut packets = Vec::new();
-    loop {
-        match recv(&mut bytes) {
-            Ok(n) => packets.push(bytes[..n].to_vec()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return packets,
-            Err(error) => panic!("recv: {error}"),
-        }
-    }
-}
-
 #[test]
 fn sources_keep_their_contract() {
     let pool = pool();
@@ -550,6 +381,10 @@ fn sources_keep_their_contract() {
     source_contract("stream link", &pool, || {
         link_source(Link::stream(&clock, 2, 100_000), false, &pool)
     });
+    #[cfg(feature = "capture")]
+    for pcapng in [false, true] {
+        source_contract("capture", &pool, || capture_source(pcapng, &pool));
+    }
 }
 
 #[test]
@@ -633,6 +468,10 @@ fn sinks_keep_their_contract() {
         link_sink(Link::packets(&clock, 3, Faults::none()), true, &pool)
     });
     sink_contract("stream link", &pool, || link_sink(Link::stream(&clock, 4, 500), false, &pool));
+    #[cfg(feature = "capture")]
+    for pcapng in [false, true] {
+        sink_contract("capture", &pool, || capture_sink(pcapng, &pool));
+    }
     sink_contract("collector", &pool, || collecting(|collector| collector, true));
     let steps = [Step::Take(7), Step::WouldBlock, Step::Chain, Step::Take(1_500), Step::All];
     sink_contract("faulty sink", &pool, || {
