@@ -14,11 +14,14 @@
 //!
 //! 1. over a TCP stream, with a layer below it that cuts the stream into packets;
 //! 2. over a UDP socket, for two callers at a time, each with a count of its own;
-//! 3. over a line in memory that loses, repeats and reorders what it is given.
+//! 3. over a line in memory that loses, repeats and reorders what it is given;
+//! 4. with `--tap`, instead: over our Ethernet, IPv4 and UDP behind a TAP, called by the kernel's.
 //!
-//! `cargo run --example hello` prints what happens, and fails if a count is ever wrong.
+//! `cargo run --example hello` prints what happens, and fails if a count is ever wrong. A TAP needs
+//! root, or a network namespace of one's own: `unshare -rn cargo run --example hello -- --tap`.
 
 use std::{
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -26,13 +29,16 @@ use std::{
 use anyhow::{Result, ensure};
 use mbuf::{
     BuildError, Chain, Pool,
-    io::{Datagram, DatagramOptions, reactor::Reactor},
+    io::{Datagram, DatagramOptions, TunTap, reactor::Reactor},
     stack::{
         Context, DropReason, Edge, LayerInfo, Outcome, Protocol, Sessions, Signal, Stack, Timer,
     },
     testing::{Faults, Pair},
 };
-use mbuf_protocols::{Framing, Prefix};
+use mbuf_protocols::{
+    Framing, Prefix,
+    net::{Arp, Ethernet, Ipv4, Udp, ethertype, protocol},
+};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U32,
 };
@@ -198,9 +204,13 @@ impl Protocol for Caller {
 
 pub(crate) fn main() -> Result<()> {
     let pool = Pool::with_memory(8 << 20)?;
-    over_tcp(&pool)?;
-    over_udp(&pool)?;
-    over_a_bad_line(&pool)?;
+    if std::env::args().any(|argument| argument == "--tap") {
+        over_a_tap(&pool)?;
+    } else {
+        over_tcp(&pool)?;
+        over_udp(&pool)?;
+        over_a_bad_line(&pool)?;
+    }
     ensure!(pool.stats().in_use() == 0, "buffers are still in use:\n{}", pool.stats());
     Ok(())
 }
@@ -258,6 +268,32 @@ fn over_a_bad_line(pool: &Pool) -> Result<()> {
     check(&told)
 }
 // ANCHOR_END: link
+
+// ANCHOR: tap
+/// The caller has the kernel's UDP, IP and Ethernet below it, and the server has ours.
+fn over_a_tap(pool: &Pool) -> Result<()> {
+    println!("over a TAP:");
+    let (mac, address, port) = ([2, 0, 0, 0, 0, 2], Ipv4Addr::new(10, 7, 7, 2), 4000);
+    let tap = TunTap::builder().tap().address(Ipv4Addr::new(10, 7, 7, 1).into(), 24).build()?;
+
+    let mut builder = Stack::builder(pool);
+    let ethernet = builder.layer(Ethernet::new(mac));
+    let arp = builder.layer(Arp::new(mac, address, 24));
+    let ip = builder.layer(Ipv4::new(address, 24));
+    let udp = builder.layer(Udp::new());
+    let hello = builder.layer(Sessions::new(|_peer, pool| packets(pool, Hello::default())));
+    builder.port(Edge::Packets, ethernet);
+    builder.bind(ethernet, ethertype::ARP, arp).bind(ethernet, ethertype::IPV4, arp);
+    builder.stack(arp, ip).bind(ip, protocol::UDP, udp).bind(udp, port.into(), hello);
+
+    let mut reactor = Reactor::builder(pool).build()?;
+    reactor.attach(builder.build()?, vec![Box::new(tap)])?;
+    let told = Told::default();
+    let socket = Datagram::connect((address, port).into(), &DatagramOptions::default())?;
+    reactor.datagram(socket, packets(pool, Caller::new("zoe", &told))?)?;
+    run(&mut reactor, &[&told])
+}
+// ANCHOR_END: tap
 
 /// Drives everything until the callers were told all, then ends it in good order.
 fn run(reactor: &mut Reactor, callers: &[&Told]) -> Result<()> {
