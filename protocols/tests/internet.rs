@@ -8,7 +8,7 @@ use mbuf::{
 };
 use mbuf_protocols::{
     Echo,
-    net::{Arp, Ethernet, Icmp, Ipv4, Udp, ethertype, protocol},
+    net::{Arp, Ethernet, Icmp, Ipv4, LINK_GROUP, Udp, ethertype, protocol},
 };
 
 const PORT: PortId = PortId(0);
@@ -152,6 +152,17 @@ fn a_host_answers_arp_ping_and_echo_and_says_what_it_does_not_have() {
     let question = ip(103, 0, 99, PEER, US, b"what?");
     let unreachable = icmp(3, 2, [0; 4], &question);
     assert_eq!(host.hears(&to_host(&question)), [from_host(&ip(4, 0, 1, US, PEER, &unreachable))]);
+    host.finish();
+}
+
+#[test]
+fn what_comes_to_all_stations_and_is_for_one_host_is_discarded() {
+    let mut host = Host::new();
+    let question = ip(1, 0, 17, PEER, US, &udp((PEER, 4000), (US, 9), b"anybody?"));
+    for group in [BROADCAST, [1, 0, 0x5e, 0, 0, 1]] {
+        assert_eq!(host.hears(&frame(group, THEIRS, 0x0800, &question)), [[0; 0]; 0]);
+    }
+    assert_eq!(host.stack.stats().dropped(LINK_GROUP), 2);
     host.finish();
 }
 

@@ -45,8 +45,9 @@ use zerocopy::{
 };
 
 use super::{
-    Trouble, complete_checksum, has_partial_inside, prepended, protocol, readdressed,
+    LINK_GROUP, Trouble, complete_checksum, has_partial_inside, prepended, protocol, readdressed,
     reassembly::{self, Limits, Reassembly, Verdict},
+    to_link_group,
 };
 
 /// The header's checksum is wrong.
@@ -68,12 +69,13 @@ pub const NO_ROUTE: DropReason = DropReason("no_route");
 /// Longer than a datagram can be, or than the MTU where it must not be cut.
 pub const TOO_BIG: DropReason = DropReason("too_big");
 
-const REASONS: [DropReason; 9] = [
+const REASONS: [DropReason; 10] = [
     BAD_CHECKSUM,
     TRUNCATED,
     SOURCE_ROUTED,
     BAD_SOURCE,
     OTHER_HOST,
+    LINK_GROUP,
     TINY_FRAGMENT,
     BROADCAST_ICMP,
     NO_ROUTE,
@@ -485,6 +487,8 @@ impl Protocol for Ipv4 {
             if u64::from(header.protocol) == protocol::ICMP && !self.promiscuous {
                 return cx.drop(chain, BROADCAST_ICMP);
             }
+        } else if to_link_group(&chain) {
+            return cx.drop(chain, LINK_GROUP);
         }
         if chain.trim_front(header_len).is_err() {
             return cx.drop(chain, DropReason::SHORT);

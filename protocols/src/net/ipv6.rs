@@ -47,8 +47,9 @@ use zerocopy::{
 };
 
 use super::{
-    Trouble, complete_checksum, has_partial_inside, prepended, protocol, readdressed,
+    LINK_GROUP, Trouble, complete_checksum, has_partial_inside, prepended, protocol, readdressed,
     reassembly::{self, Limits, Reassembly, Verdict},
+    to_link_group,
 };
 
 mod extension;
@@ -75,10 +76,11 @@ pub const NO_ROUTE: DropReason = DropReason("no_route");
 /// Longer than a packet can be.
 pub const TOO_BIG: DropReason = DropReason("too_big");
 
-const REASONS: [DropReason; 8] = [
+const REASONS: [DropReason; 9] = [
     TRUNCATED,
     BAD_SOURCE,
     OTHER_HOST,
+    LINK_GROUP,
     TINY_FRAGMENT,
     TOO_MANY_HEADERS,
     UNKNOWN_OPTION,
@@ -539,6 +541,9 @@ impl Protocol for Ipv6 {
         }
         if !self.is_for_us(destination) {
             return cx.drop(chain, OTHER_HOST);
+        }
+        if !destination.is_multicast() && to_link_group(&chain) {
+            return cx.drop(chain, LINK_GROUP);
         }
         if chain.trim_front(HEADER).is_err() {
             return cx.drop(chain, DropReason::SHORT);

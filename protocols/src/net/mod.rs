@@ -49,9 +49,10 @@ pub use vlan::Vlan;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use mbuf::{
-    Chain,
+    Address, Chain,
     chain::checksum::{self, Sum},
     meta::Offload,
+    stack::DropReason,
 };
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
@@ -259,6 +260,17 @@ impl Trouble {
         let [high, low] = self.argument.to_bytes();
         u16::from_be_bytes([high, low])
     }
+}
+
+/// It came to a group of stations, and yet is for one host: a host discards it, and says nothing of it
+/// (RFC 1122, section 3.3.6; RFC 4443, section 2.4).
+pub const LINK_GROUP: DropReason = DropReason("link_group");
+
+/// Whether a packet came as a broadcast or multicast of its link: an IP layer asks before it writes
+/// its own addresses over the MACs.
+#[inline]
+pub(crate) fn to_link_group(chain: &Chain) -> bool {
+    matches!(chain.meta().destination(), Address::Mac(mac) if mac[0] & 1 != 0)
 }
 
 /// To be called by every layer that has put `n` bytes before a chain on its way down: where the

@@ -204,6 +204,7 @@ fn malformed_headers_are_dropped_for_their_reason() {
         (whole[..whole.len() - 1].to_vec(), TRUNCATED),
         (changed(14 + 4, 1), TRUNCATED),
         (changed(14 + 39, 9), OTHER_HOST),
+        (changed(0, 0x33), LINK_GROUP),
         (frame_between("ff02::1", "2001:db8::2", 58, &ping(b"")), BAD_SOURCE),
         (frame_between("::", "2001:db8::2", 58, &ping(b"")), BAD_SOURCE),
         (frame_between("::1", "2001:db8::2", 58, &ping(b"")), BAD_SOURCE),
