@@ -19,8 +19,8 @@
 //! ([`UNRESOLVED`]).
 //!
 //! **What a hostile neighbour gets.** Nobody comes into the table who was not asked for: only an entry
-//! that is there, or is being asked for, is set, by a packet that is addressed to us
-//! ([`UNSOLICITED`] otherwise). Entries age. The table, the packets that wait for a neighbour and the
+//! that is being asked for, or has aged, is set, by a packet that is addressed to us
+//! ([`UNSOLICITED`] otherwise); until it ages, another MAC than its own changes nothing. Entries age. The table, the packets that wait for a neighbour and the
 //! storage of all that wait are bounded ([`Limits`]); in a full table the entry that was heard of
 //! longest ago goes, and at most half of it is being asked for.
 
@@ -262,12 +262,18 @@ impl Arp {
         cx.down_edge(0, chain)
     }
 
-    /// Believes the sender, if there is an entry for it; answers whether there is. What waited for
-    /// it goes out.
+    /// Believes the sender, if it is being asked for, or known by this MAC or no longer; answers
+    /// whether it is believed. What waited for it goes out.
     fn learn(&mut self, sender: Ipv4Addr, mac: [u8; 6], cx: &mut Context<'_>) -> bool {
         let Some(neighbour) = self.neighbours.get_mut(&sender) else { return false };
-        if let Neighbour::Known { until: None, .. } = neighbour {
-            return true;
+        match neighbour {
+            Neighbour::Known { until: None, .. } => return true,
+            Neighbour::Known { mac: held, until: Some(until) }
+                if *held != mac && *until > cx.now() =>
+            {
+                return false;
+            }
+            _ => {}
         }
         let known = Neighbour::Known { mac, until: Some(cx.now() + self.limits.age) };
         if let Neighbour::Asked { pending, .. } = std::mem::replace(neighbour, known) {

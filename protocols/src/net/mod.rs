@@ -416,3 +416,27 @@ fn checksum_place(protocol: u64) -> Option<usize> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mbuf::testing;
+
+    use super::*;
+
+    #[test]
+    fn the_partial_checksum_of_a_packet_in_a_tunnel_is_not_that_of_the_one_around_it() {
+        let pool = testing::pool();
+        let made_for = |source: [u8; 4]| {
+            pseudo_header_v4(source.into(), [10, 0, 0, 2].into(), protocol::UDP, 8).checksum()
+        };
+        let mut chain = pool.chain_from(&[0; 6]).unwrap();
+        chain.extend_from_slice(&made_for([0; 4]).to_be_bytes()).unwrap();
+        chain.meta_mut().set_offload(Offload::CHECKSUM_PARTIAL);
+        assert!(!has_partial_inside(&chain));
+        // The headers of a tunnel were put before the packet whose checksum it is.
+        prepended(&mut chain, 50);
+        assert!(has_partial_inside(&chain));
+        assert!(readdressed(&mut chain, protocol::UDP, &[0; 4], &[10, 0, 0, 1]));
+        assert_eq!(chain.to_vec().unwrap()[6..], made_for([10, 0, 0, 1]).to_be_bytes());
+    }
+}

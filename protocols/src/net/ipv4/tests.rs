@@ -234,6 +234,9 @@ fn a_teardrop_discards_the_datagram_and_a_tiny_fragment_is_refused() {
     assert_eq!(rig.drops("ipv4", reassembly::FRAGMENT_TOO_LONG), 1);
     assert_eq!(inbox.len(), 0);
     rig.stack.signal(Signal::Shutdown);
+    // After the end nothing is held.
+    rig.feed(&Packet { fragment: 0x2000, ..packet(&[1; 40]) }.bytes());
+    assert_eq!(rig.stack.held().chains, 0);
     assert_eq!(rig.stack.next_timeout(), None);
     rig.finish();
 }

@@ -208,6 +208,7 @@ fn malformed_headers_are_dropped_for_their_reason() {
         (frame_between("ff02::1", "2001:db8::2", 58, &ping(b"")), BAD_SOURCE),
         (frame_between("::", "2001:db8::2", 58, &ping(b"")), BAD_SOURCE),
         (frame_between("::1", "2001:db8::2", 58, &ping(b"")), BAD_SOURCE),
+        (frame_between("2001:db8::2", "2001:db8::2", 58, &ping(b"")), BAD_SOURCE),
         (frame_between("2001:db8::1", "::", 58, &ping(b"")), OTHER_HOST),
         (frame_between("2001:db8::1", "ff02::1:ff00:3", 58, &ping(b"")), OTHER_HOST),
     ];
@@ -343,6 +344,19 @@ fn fragments_that_do_not_come_are_told_after_a_minute() {
     assert_eq!((told[54], told[55], &told[62 + 40..][..2]), (3, 1, &[58, 0][..]));
     assert_eq!(rig.stack.held().chains, 0);
     rig.stack.signal(Signal::Shutdown);
+    rig.finish();
+}
+
+#[test]
+fn after_the_end_no_fragment_is_held() {
+    let mut rig = acquainted();
+    rig.feed(&fragment(58, 0, true, 1, &[0; 16]));
+    assert_eq!(rig.stack.held().chains, 1);
+    rig.stack.signal(Signal::Shutdown);
+    assert_eq!(rig.drops("ipv6", DropReason::CLOSED), 1);
+    rig.feed(&fragment(58, 0, true, 2, &[0; 16]));
+    assert_eq!(rig.stack.held().chains, 0);
+    assert_eq!(rig.stack.next_timeout(), None);
     rig.finish();
 }
 
