@@ -18,7 +18,6 @@ mod buffers;
 mod case;
 mod chains;
 mod counted;
-mod headers;
 mod layers;
 mod mimalloc;
 mod packets;

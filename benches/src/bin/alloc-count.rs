@@ -8,8 +8,14 @@ use std::{env, hint::black_box, process::ExitCode};
 
 use mbuf::{
     Batch, Chain, Class, Pool, Result,
+    chain::checksum,
     stack::{Context, DropReason, Edge, LayerInfo, Outcome, PortId, Protocol, Stack},
 };
+use mbuf_protocols::{
+    Echo,
+    net::{self, Arp, Ethernet, Ipv4, Udp, ethertype, protocol},
+};
+use zerocopy::IntoBytes;
 
 /// Chains in a batch.
 const BATCH: usize = 32;
@@ -117,6 +123,21 @@ fn run(operation: &str, times: u64) -> Result<bool> {
                 }
             }
         }
+        "host" => {
+            let mut hosts = [0, 1].map(|this| host(&pool, this));
+            let mut batch = Batch::with_limit(BATCH);
+            for _ in 0..BATCH {
+                batch.push(pool.chain_from(&datagram())?);
+            }
+            for turn in 0..times as usize / BATCH {
+                let host = &mut hosts[turn % 2];
+                host.input(PORT, &mut batch);
+                while let Some(chain) = host.poll_output(PORT).pop() {
+                    batch.push(chain);
+                }
+            }
+            assert_eq!(batch.len(), BATCH);
+        }
         "received" => drop(black_box(received(times, || pool.chain_from(&[7; 64]))?)),
         "received-cluster" => drop(black_box(received(times, || cluster(&pool, 64))?)),
         "through" => {
@@ -138,6 +159,60 @@ fn run(operation: &str, times: u64) -> Result<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// The two hosts of `host`, which answer each other for ever.
+const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+const ADDRESSES: [[u8; 4]; 2] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+const PORTS: [u16; 2] = [40_001, 40_002];
+
+/// One of them: Ethernet, ARP, IPv4, UDP, and echo on its port.
+fn host(pool: &Pool, this: usize) -> Stack {
+    let (mac, address, other) = (MACS[this], ADDRESSES[this], 1 - this);
+    let mut builder = Stack::builder(pool);
+    let ethernet = builder.layer(Ethernet::new(mac));
+    let arp = Arp::new(mac, address.into(), 24).announce(false);
+    let arp = builder.layer(arp.neighbour(ADDRESSES[other].into(), MACS[other]));
+    let ipv4 = builder.layer(Ipv4::new(address.into(), 24));
+    let udp = builder.layer(Udp::new());
+    let echo = builder.layer(Echo::new());
+    builder.port(Edge::Packets, ethernet);
+    builder.bind(ethernet, ethertype::ARP, arp).bind(ethernet, ethertype::IPV4, arp);
+    builder.stack(arp, ipv4).bind(ipv4, protocol::UDP, udp);
+    builder.bind(udp, PORTS[this].into(), echo);
+    let mut stack = builder.build().expect("the layers of a host");
+    stack.open();
+    stack
+}
+
+/// What the second sends to the first: 64 bytes.
+fn datagram() -> Vec<u8> {
+    let [here, there] = [0, 1];
+    let link = net::ethernet::Header {
+        destination: MACS[here],
+        source: MACS[there],
+        ethertype: (ethertype::IPV4 as u16).into(),
+    };
+    let mut ip = net::ipv4::Header {
+        version_ihl: 0x45,
+        tos: 0,
+        total_length: 92.into(),
+        identification: 0.into(),
+        fragment: 0.into(),
+        ttl: 64,
+        protocol: protocol::UDP as u8,
+        checksum: 0.into(),
+        source: ADDRESSES[there],
+        destination: ADDRESSES[here],
+    };
+    ip.checksum = checksum::of(ip.as_bytes()).into();
+    let udp = net::udp::Header {
+        source: PORTS[there].into(),
+        destination: PORTS[here].into(),
+        length: 72.into(),
+        checksum: 0.into(),
+    };
+    [link.as_bytes(), ip.as_bytes(), udp.as_bytes(), &[7; 64]].concat()
 }
 
 /// So many packets, each in buffers of its own.

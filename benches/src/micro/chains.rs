@@ -7,12 +7,31 @@ use std::{
 
 use anyhow::ensure;
 use mbuf::{Chain, Class, Error, Pool, Result, chain::checksum, pool::Pages};
+use mbuf_protocols::net::{ethernet, ethertype, ipv4, ipv6, protocol, udp, vlan};
+use zerocopy::{
+    FromBytes, Immutable, KnownLayout, Unaligned,
+    byteorder::network_endian::{U16, U32},
+};
 
 use super::{
     case::Side,
-    headers::{Ethernet, IPV4, IPV6, Ipv4, Ipv6, TCP, Tag, Tcp, UDP, Udp, VLAN},
     packets::{Packets, scattered},
 };
+
+/// The header of TCP as it is on the wire.
+#[derive(Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Tcp {
+    pub source: U16,
+    pub destination: U16,
+    pub sequence: U32,
+    pub acknowledged: U32,
+    pub offset: u8,
+    pub flags: u8,
+    pub window: U16,
+    pub checksum: U16,
+    pub urgent: U16,
+}
 
 /// The chains are as they came in before each pass: what was stripped is restored, which is not
 /// measured.
@@ -68,27 +87,30 @@ pub fn load(pool: &Pool, packets: &Packets) -> anyhow::Result<Vec<Chain>> {
 fn parse<const VERIFY: bool>(chain: &mut Chain) -> Result<u64> {
     const MALFORMED: Error = Error::Invalid("a header that is malformed");
 
-    let mut kind = chain.strip::<Ethernet>()?.kind.get();
-    if kind == VLAN {
-        kind = chain.strip::<Tag>()?.kind.get();
+    let mut kind = u64::from(chain.strip::<ethernet::Header>()?.ethertype.get());
+    if kind == ethertype::VLAN {
+        kind = chain.strip::<vlan::Tag>()?.ethertype.get().into();
     }
-    let (protocol, length) = match kind {
-        IPV4 => {
-            let ip = chain.header::<Ipv4>()?;
-            let header = ip.header().ok_or(MALFORMED)?;
-            let (protocol, total) = (ip.protocol, usize::from(ip.total.get()));
+    let (number, length) = match kind {
+        ethertype::IPV4 => {
+            let ip = chain.header::<ipv4::Header>()?;
+            let header = usize::from(ip.version_ihl & 15) * 4;
+            let (number, total) = (ip.protocol, usize::from(ip.total_length.get()));
+            if ip.version_ihl >> 4 != 4 || header < size_of::<ipv4::Header>() {
+                return Err(MALFORMED);
+            }
             if VERIFY && checksum::of(chain.pullup(header)?) != 0 {
                 return Err(MALFORMED);
             }
             chain.trim_front(header)?;
-            (protocol, total.checked_sub(header).ok_or(MALFORMED)?)
+            (number, total.checked_sub(header).ok_or(MALFORMED)?)
         }
-        IPV6 => {
-            let ip: Ipv6 = chain.strip()?;
-            if ip.version_and_flow.get() >> 28 != 6 {
+        ethertype::IPV6 => {
+            let ip: ipv6::Header = chain.strip()?;
+            if ip.version_class_flow.get() >> 28 != 6 {
                 return Err(MALFORMED);
             }
-            (ip.protocol, usize::from(ip.payload.get()))
+            (ip.next_header, usize::from(ip.payload_length.get()))
         }
         _ => return Err(MALFORMED),
     };
@@ -96,16 +118,16 @@ fn parse<const VERIFY: bool>(chain: &mut Chain) -> Result<u64> {
     if length != chain.len() {
         chain.truncate(length)?;
     }
-    let (source, destination) = match protocol {
-        UDP => {
-            let udp: Udp = chain.strip()?;
-            let payload = usize::from(udp.length.get()).checked_sub(size_of::<Udp>());
+    let (source, destination) = match number.into() {
+        protocol::UDP => {
+            let udp: udp::Header = chain.strip()?;
+            let payload = usize::from(udp.length.get()).checked_sub(size_of::<udp::Header>());
             if payload.is_none_or(|payload| payload > chain.len()) {
                 return Err(MALFORMED);
             }
             (udp.source, udp.destination)
         }
-        TCP => {
+        protocol::TCP => {
             let tcp = chain.header::<Tcp>()?;
             let (source, destination) = (tcp.source, tcp.destination);
             let header = usize::from(tcp.offset >> 4) * 4;

@@ -1,5 +1,6 @@
-//! mbuf with its stack: Ethernet, IPv4 with its checksum verified, UDP demultiplexed by port, and an
-//! application for each port, which keeps what it is given.
+//! mbuf with its stack, of the plugins that everybody has: Ethernet, IPv4 with its checksum
+//! verified, UDP demultiplexed by port, and an application for each port, which keeps what it is
+//! given and looks at the ports in its metadata, as it would over a socket.
 //!
 //! ```text
 //!   application  application  application  application
@@ -7,6 +8,8 @@
 //!                         UDP
 //!                          | 17
 //!                         IPv4
+//!                          |
+//!                        (ARP)
 //!                          | 0x0800
 //!                       Ethernet
 //!                          |
@@ -24,22 +27,33 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use mbuf::{
-    Batch, Chain, Class, Pool,
-    chain::checksum,
+    Address, Batch, Chain, Class, Meta, Pool,
+    meta::Offload,
     stack::{Context, DropReason, Edge, LayerInfo, Outcome, PortId, Protocol, Signal, Stack},
 };
+use mbuf_protocols::net::{self, Arp, Ethernet, Ipv4, Udp, ethertype, protocol};
 
 use super::{
     case::Side,
     chains,
-    headers::{self, IPV4, UDP},
-    packets::{PORTS, Packets},
+    packets::{HOST, MAC, PORTS, Packets},
 };
 
 const BATCH: usize = 32;
 /// Where in a packet its number is.
-const NUMBER: usize =
-    size_of::<headers::Ethernet>() + size_of::<headers::Ipv4>() + size_of::<headers::Udp>();
+const NUMBER: usize = size_of::<net::ethernet::Header>()
+    + size_of::<net::ipv4::Header>()
+    + size_of::<net::udp::Header>();
+
+/// What stands in the stack, and what a packet brings along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// Ethernet, IPv4 and UDP, whose checksum the device has verified: the other sides look at that
+    /// of IPv4 alone, too.
+    Bare,
+    /// As in a host: with ARP, and UDP verifies its checksum, which reads every byte.
+    Host,
+}
 
 /// What the layers found, added up, and the chains that came to the top.
 #[derive(Debug, Default)]
@@ -57,15 +71,28 @@ impl Found {
 }
 
 /// Each pass begins with the chains as they came in; that they are restored is not measured.
-pub fn side(packets: &Rc<Packets>) -> anyhow::Result<Side> {
+pub fn side(layers: Layers, packets: &Rc<Packets>) -> anyhow::Result<Side> {
     let packets = packets.clone();
     let pool = chains::pool(packets.len())?;
     let found = Arc::new(Found::default());
-    let (mut stack, port) = build(&pool, &found)?;
-    let mut chains: Vec<Option<Chain>> =
-        chains::load(&pool, &packets)?.into_iter().map(Some).collect();
+    let (mut stack, port) = build(layers, &pool, &found)?;
+    let mut arrived = Meta::EMPTY;
+    let who = match layers {
+        Layers::Bare => {
+            arrived.set_offload(Offload::CHECKSUM_VERIFIED);
+            "mbuf, stack"
+        }
+        Layers::Host => "mbuf, stack of a host",
+    };
+    let mut chains: Vec<Option<Chain>> = chains::load(&pool, &packets)?
+        .into_iter()
+        .map(|mut chain| {
+            *chain.meta_mut() = arrived;
+            Some(chain)
+        })
+        .collect();
     let mut batch = Batch::with_limit(BATCH);
-    Ok(Side::new("mbuf, stack", packets.len(), move |times| {
+    Ok(Side::new(who, packets.len(), move |times| {
         let mut taken = Duration::ZERO;
         for _ in 0..times {
             let start = Instant::now();
@@ -77,19 +104,27 @@ pub fn side(packets: &Rc<Packets>) -> anyhow::Result<Side> {
             stack.signal(Signal::Drain);
             let sum = found.sum.swap(0, Relaxed);
             ensure!(sum == packets.sum, "the stack: a sum of {sum}, not of {}", packets.sum);
-            put_back(&found, &mut chains)?;
+            put_back(&found, &arrived, &mut chains)?;
         }
         Ok(taken)
     }))
 }
 
-fn build(pool: &Pool, found: &Arc<Found>) -> anyhow::Result<(Stack, PortId)> {
+fn build(layers: Layers, pool: &Pool, found: &Arc<Found>) -> anyhow::Result<(Stack, PortId)> {
     let mut builder = Stack::builder(pool);
-    let ethernet = builder.layer(Ethernet);
-    let ipv4 = builder.layer(Ipv4);
-    let udp = builder.layer(Udp(found.clone()));
+    let ethernet = builder.layer(Ethernet::new(MAC));
     let port = builder.port(Edge::Packets, ethernet);
-    builder.bind(ethernet, IPV4.into(), ipv4).bind(ipv4, UDP.into(), udp);
+    let ipv4 = builder.layer(Ipv4::new(HOST.into(), 24));
+    match layers {
+        Layers::Bare => _ = builder.bind(ethernet, ethertype::IPV4, ipv4),
+        Layers::Host => {
+            let arp = builder.layer(Arp::new(MAC, HOST.into(), 24));
+            builder.bind(ethernet, ethertype::ARP, arp).bind(ethernet, ethertype::IPV4, arp);
+            builder.stack(arp, ipv4);
+        }
+    }
+    let udp = builder.layer(Udp::new());
+    builder.bind(ipv4, protocol::UDP, udp);
     for key in PORTS {
         let kept = Vec::with_capacity(pool.stats().class(Class::Small).total);
         let application = builder.layer(Application { found: found.clone(), kept });
@@ -99,12 +134,13 @@ fn build(pool: &Pool, found: &Arc<Found>) -> anyhow::Result<(Stack, PortId)> {
 }
 
 /// Restores what was kept, and puts each in the place that its number says.
-fn put_back(found: &Found, chains: &mut [Option<Chain>]) -> anyhow::Result<()> {
+fn put_back(found: &Found, arrived: &Meta, chains: &mut [Option<Chain>]) -> anyhow::Result<()> {
     let mut kept = found.kept.lock().unwrap_or_else(PoisonError::into_inner);
     ensure!(kept.len() == chains.len(), "{} of {} packets arrived", kept.len(), chains.len());
     for mut chain in kept.drain(..) {
         let mut number = [0; 4];
         chain.restore(NUMBER)?;
+        *chain.meta_mut() = *arrived;
         chain.peek(NUMBER, &mut number)?;
         let number = u32::from_be_bytes(number) as usize;
         *chains.get_mut(number).context("a packet that was not sent")? = Some(chain);
@@ -112,97 +148,10 @@ fn put_back(found: &Found, chains: &mut [Option<Chain>]) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Ethernet;
-
-impl Protocol for Ethernet {
-    fn name(&self) -> &str {
-        "ethernet"
-    }
-
-    fn info(&self) -> LayerInfo {
-        let header = size_of::<headers::Ethernet>();
-        LayerInfo::new(Edge::Packets, Edge::Packets).min_header(header).stateless()
-    }
-
-    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        match chain.strip::<headers::Ethernet>() {
-            Ok(header) => cx.up_key(header.kind.get().into(), chain),
-            Err(_) => cx.drop(chain, DropReason::SHORT),
-        }
-    }
-
-    fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        cx.drop(chain, DropReason::UNBOUND)
-    }
-}
-
-struct Ipv4;
-
-impl Ipv4 {
-    /// The protocol above, if the header is right; it is stripped, and padding cut off.
-    fn strip(chain: &mut Chain) -> Option<u8> {
-        let header = chain.header::<headers::Ipv4>().ok()?;
-        let (length, protocol) = (header.header()?, header.protocol);
-        let total = usize::from(header.total.get());
-        if total < length || checksum::of(chain.pullup(length).ok()?) != 0 {
-            return None;
-        }
-        if total != chain.len() {
-            chain.truncate(total).ok()?;
-        }
-        chain.trim_front(length).ok()?;
-        Some(protocol)
-    }
-}
-
-impl Protocol for Ipv4 {
-    fn name(&self) -> &str {
-        "ipv4"
-    }
-
-    fn info(&self) -> LayerInfo {
-        let header = size_of::<headers::Ipv4>();
-        LayerInfo::new(Edge::Packets, Edge::Packets).min_header(header).stateless()
-    }
-
-    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        match Ipv4::strip(&mut chain) {
-            Some(protocol) => cx.up_key(protocol.into(), chain),
-            None => cx.drop(chain, DropReason::MALFORMED),
-        }
-    }
-
-    fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        cx.drop(chain, DropReason::UNBOUND)
-    }
-}
-
-struct Udp(Arc<Found>);
-
-impl Protocol for Udp {
-    fn name(&self) -> &str {
-        "udp"
-    }
-
-    fn info(&self) -> LayerInfo {
-        let header = size_of::<headers::Udp>();
-        LayerInfo::new(Edge::Packets, Edge::Packets).min_header(header).stateless()
-    }
-
-    fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        let Ok(header) = chain.strip::<headers::Udp>() else {
-            return cx.drop(chain, DropReason::SHORT);
-        };
-        let payload = usize::from(header.length.get()).checked_sub(size_of::<headers::Udp>());
-        if payload.is_none_or(|payload| payload > chain.len()) {
-            return cx.drop(chain, DropReason::MALFORMED);
-        }
-        self.0.add(u64::from(header.source.get()) + u64::from(header.destination.get()));
-        cx.up_key(header.destination.get().into(), chain)
-    }
-
-    fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        cx.drop(chain, DropReason::UNBOUND)
+fn port(address: Address) -> u64 {
+    match address {
+        Address::Ip(address) => address.port().into(),
+        _ => 0,
     }
 }
 
@@ -222,7 +171,8 @@ impl Protocol for Application {
     }
 
     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        self.found.add(chain.len() as u64);
+        let meta = chain.meta();
+        self.found.add(port(meta.source()) + port(meta.destination()) + chain.len() as u64);
         self.kept.push(chain);
         cx.held()
     }

@@ -6,6 +6,9 @@ use memmap2::{Advice, MmapMut};
 
 /// Ports that UDP packets go to, in traffic of UDP over IPv4 alone: it is demultiplexed by them.
 pub const PORTS: [u16; 4] = [53, 123, 4500, 51820];
+/// The station and the host that the packets are for.
+pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub const HOST: [u8; 4] = [192, 0, 2, 251];
 /// Bytes from one packet to the next, where they lie in slots: as those of a DPDK mempool, which
 /// keeps them off one another's cache lines.
 const SLOT: usize = 2368;
@@ -97,11 +100,11 @@ fn write(
             Default::default(),
         ),
         false => IpHeaders::Ipv4(
-            Ipv4Header::new(0, 64, IpNumber::UDP, [192, 0, 2, last], [192, 0, 2, 251])?,
+            Ipv4Header::new(0, 64, IpNumber::UDP, [192, 0, 2, last], HOST)?,
             Default::default(),
         ),
     };
-    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], MAC);
     let packet = match mixed && random.below(4) == 0 {
         true => ethernet.single_vlan(VlanId::try_new(7)?).ip(ip),
         false => ethernet.ip(ip),

@@ -8,7 +8,8 @@ use anyhow::ensure;
 
 use super::{
     case::{Case, Side},
-    chains, layers,
+    chains,
+    layers::{self, Layers},
     packets::{Packets, Traffic},
     program::{self, Program},
     readers,
@@ -32,7 +33,8 @@ pub fn cases(c: &Option<PathBuf>) -> Vec<Case> {
                     Traffic::Udp => rust_sides::<true>(&packets)?,
                 };
                 if traffic == Traffic::Udp {
-                    sides.push(layers::side(&packets)?);
+                    sides.push(layers::side(Layers::Bare, &packets)?);
+                    sides.push(layers::side(Layers::Host, &packets)?);
                 }
                 if let Some(c) = &c {
                     sides.extend(c_sides(c, traffic, &packets)?);
