@@ -126,6 +126,7 @@ impl Meta {
     ///
     /// assert_eq!(Meta::EMPTY.source(), Address::None);
     /// ```
+    #[inline]
     pub fn source(&self) -> Address {
         decode(self.kinds & 0xf, &self.source, self.source_port, self.scope)
     }
@@ -141,6 +142,7 @@ impl Meta {
     /// assert_eq!((meta.source(), meta.destination()), (peer, Address::None));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn set_source(&mut self, address: Address) {
         let kind = encode(address, &mut self.source, &mut self.source_port, &mut self.scope);
         self.kinds = self.kinds & 0xf0 | kind;
@@ -153,6 +155,7 @@ impl Meta {
     ///
     /// assert_eq!(Meta::EMPTY.destination(), Address::None);
     /// ```
+    #[inline]
     pub fn destination(&self) -> Address {
         decode(self.kinds >> 4, &self.destination, self.destination_port, self.scope)
     }
@@ -166,10 +169,36 @@ impl Meta {
     /// meta.set_destination(Address::Mac([2, 0, 0, 0, 0, 1]));
     /// assert_eq!(meta.destination().to_string(), "02:00:00:00:00:01");
     /// ```
+    #[inline]
     pub fn set_destination(&mut self, address: Address) {
         let kind =
             encode(address, &mut self.destination, &mut self.destination_port, &mut self.scope);
         self.kinds = self.kinds & 0x0f | kind << 4;
+    }
+
+    /// Sets the ports of both addresses, which stay as they are. Where one of them is no IP address,
+    /// nothing is changed, and the answer is `false`.
+    ///
+    /// ```
+    /// use mbuf::{Meta, meta::Address};
+    ///
+    /// let mut meta = Meta::EMPTY;
+    /// assert!(!meta.set_ports(7, 9));
+    /// meta.set_source(Address::Ip("192.0.2.1:0".parse()?));
+    /// meta.set_destination(Address::Ip("192.0.2.2:0".parse()?));
+    /// assert!(meta.set_ports(7, 9));
+    /// assert_eq!(meta.source().to_string(), "192.0.2.1:7");
+    /// assert_eq!(meta.destination().to_string(), "192.0.2.2:9");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn set_ports(&mut self, source: u16, destination: u16) -> bool {
+        let is_ip = |kind| matches!(kind, IPV4 | IPV6);
+        if !is_ip(self.kinds & 0xf) || !is_ip(self.kinds >> 4) {
+            return false;
+        }
+        (self.source_port, self.destination_port) = (source, destination);
+        true
     }
 
     /// Swaps source and destination: what a reply needs.
@@ -184,6 +213,7 @@ impl Meta {
     /// assert_eq!((meta.source(), meta.destination()), (Address::None, peer));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn swap_addresses(&mut self) {
         std::mem::swap(&mut self.source, &mut self.destination);
         std::mem::swap(&mut self.source_port, &mut self.destination_port);
@@ -363,6 +393,7 @@ impl fmt::Debug for Meta {
     }
 }
 
+#[inline]
 fn decode(kind: u8, bytes: &[u8; 16], port: u16, scope: u32) -> Address {
     let [a, b, c, d, e, g, h, i, ..] = *bytes;
     match kind {
@@ -379,6 +410,7 @@ fn decode(kind: u8, bytes: &[u8; 16], port: u16, scope: u32) -> Address {
     }
 }
 
+#[inline]
 fn encode(address: Address, bytes: &mut [u8; 16], port: &mut u16, scope: &mut u32) -> u8 {
     *bytes = [0; 16];
     *port = 0;

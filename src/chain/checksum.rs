@@ -70,13 +70,13 @@ impl Sum {
     /// assert_eq!(sum.fold(), 0x0a00 + 1 + 0x0a00 + 2 + 6 + 20);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: u16) -> Self {
-        let mut sum = Self::new();
-        sum.add(&source.octets());
-        sum.add(&destination.octets());
-        sum.add(&[0, protocol]);
-        sum.add(&len.to_be_bytes());
-        sum
+        let word = |bytes| u64::from(u32::from_ne_bytes(bytes));
+        let [high, low] = len.to_be_bytes();
+        let sum =
+            word(source.octets()) + word(destination.octets()) + word([0, protocol, high, low]);
+        Self { words: fold_native(sum), odd: false }
     }
 
     /// The sum of the pseudo header of RFC 8200, section 8.1.
@@ -88,13 +88,16 @@ impl Sum {
     /// assert_eq!(sum.fold(), 1 + 2 + 58 + 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, len: u32) -> Self {
-        let mut sum = Self::new();
-        sum.add(&source.octets());
-        sum.add(&destination.octets());
-        sum.add(&len.to_be_bytes());
-        sum.add(&[0, 0, 0, next_header]);
-        sum
+        let word = |bytes| u64::from(u32::from_ne_bytes(bytes));
+        let mut sum = word(len.to_be_bytes()) + word([0, 0, 0, next_header]);
+        for address in [source, destination] {
+            for &bytes in address.octets().as_chunks::<4>().0 {
+                sum += word(bytes);
+            }
+        }
+        Self { words: fold_native(sum), odd: false }
     }
 
     /// Adds bytes. O(n), 32 bytes a turn.
@@ -104,14 +107,23 @@ impl Sum {
     /// sum.add(&[0xff, 0xff, 0x00, 0x01]);
     /// assert_eq!(sum.fold(), 1, "the carry comes back in at the other end");
     /// ```
+    #[inline]
     pub fn add(&mut self, bytes: &[u8]) {
-        for piece in bytes.chunks(MAX_PIECE) {
-            let sum = fold_native(words(piece));
-            // RFC 1071, 2(B): bytes that start in the middle of a word have a sum that is swapped.
-            let sum = if self.odd { sum.swap_bytes() } else { sum };
-            self.words = fold_native(u64::from(self.words) + u64::from(sum));
-            self.odd ^= piece.len() % 2 == 1;
+        if bytes.len() <= MAX_PIECE {
+            return self.add_piece(bytes);
         }
+        bytes.chunks(MAX_PIECE).for_each(|piece| self.add_piece(piece));
+    }
+
+    fn add_piece(&mut self, piece: &[u8]) {
+        let mut sum = words(piece);
+        // RFC 1071, 2(B): bytes that start in the middle of a word have a sum that is swapped.
+        if self.odd {
+            sum = fold_native(sum).swap_bytes().into();
+        }
+        // What words are added up to leaves room for one more.
+        self.words = fold_native(sum + u64::from(self.words));
+        self.odd ^= piece.len() % 2 == 1;
     }
 
     /// Adds a part of a chain. O(n + segments); does not reshape it, and never allocates.

@@ -246,10 +246,14 @@ impl Run {
         prefetch(self.0.cast());
     }
 
-    /// Has the first bytes fetched. Looks at the head.
+    /// Has the first bytes fetched, and the metadata if there is any. Looks at the head.
     #[inline(always)]
     pub(crate) fn prefetch_bytes(&self) {
         prefetch(self.head().data_ptr());
+        if self.head().flags.contains(Flags::META_VALID) {
+            // SAFETY: the head's own pointer, which may reach the whole mbuf.
+            prefetch(unsafe { meta_ptr(self.0) }.cast());
+        }
     }
 
     #[inline]

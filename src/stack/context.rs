@@ -103,14 +103,40 @@ impl Context<'_> {
     }
 
     fn up_one_of_several(&mut self, key: u64, chain: Chain) -> Outcome {
+        self.try_up_one_of_several(key, chain).unwrap_or_else(|chain| self.unbound(chain))
+    }
+
+    /// As [`up_key`](Context::up_key), for a layer that has an answer to what nobody is bound to
+    /// (ICMP: protocol unreachable): it gets the chain back, as it was.
+    ///
+    /// ```
+    #[doc = include_str!("example.in")]
+    /// let input = |chain, cx: &mut Context<'_>| match cx.try_up_key(17, chain) {
+    ///     Ok(outcome) => outcome,
+    ///     Err(chain) => cx.reply(chain), // nothing is above
+    /// };
+    /// let mut stack = Stack::pile(&pool, Edge::Packets, vec![layer(input)])?;
+    /// stack.input_one(PORT, pool.chain()?);
+    /// assert_eq!(stack.poll_output(PORT).len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn try_up_key(&mut self, key: u64, chain: Chain) -> Result<Outcome, Chain> {
+        if key == self.next.key && self.next.keyed != Hop::SETTLED {
+            return Ok(Outcome { chain: Some(chain), hop: self.next.keyed });
+        }
+        self.try_up_one_of_several(key, chain)
+    }
+
+    fn try_up_one_of_several(&mut self, key: u64, chain: Chain) -> Result<Outcome, Chain> {
         match self.core.nodes[self.layer as usize].resolver.find(key) {
-            None => self.unbound(chain),
-            Some(link) => Outcome { chain: Some(chain), hop: Hop::up(link) },
+            None => Err(chain),
+            Some(link) => Ok(Outcome { chain: Some(chain), hop: Hop::up(link) }),
         }
     }
 
-    /// Whether a layer above is bound to the key, so that a layer may answer (ICMP: protocol
-    /// unreachable) rather than drop.
+    /// Whether a layer above is bound to the key. Who has a chain for it asks by
+    /// [`try_up_key`](Context::try_up_key), which looks but once.
     ///
     /// ```
     #[doc = include_str!("example.in")]

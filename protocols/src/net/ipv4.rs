@@ -329,13 +329,11 @@ impl Ipv4 {
 
     /// Hands a whole datagram to who is bound to its protocol.
     #[inline]
-    fn deliver(&mut self, mut chain: Chain, number: u8, cx: &mut Context<'_>) -> Outcome {
-        let key = u64::from(number);
-        if !cx.is_bound(key) {
+    fn deliver(&mut self, chain: Chain, number: u8, cx: &mut Context<'_>) -> Outcome {
+        cx.try_up_key(number.into(), chain).unwrap_or_else(|mut chain| {
             cx.set_slot(&mut chain, Trouble::PROTOCOL_UNREACHABLE);
-            return self.troubled(chain, cx);
-        }
-        cx.up_key(key, chain)
+            self.troubled(chain, cx)
+        })
     }
 
     /// One timer runs as long as something is held: for the oldest.

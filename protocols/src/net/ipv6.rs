@@ -368,11 +368,10 @@ impl Ipv6 {
         if key == protocol::NO_NEXT_HEADER {
             return cx.consumed(chain);
         }
-        if !cx.is_bound(key) {
+        cx.try_up_key(key, chain).unwrap_or_else(|mut chain| {
             cx.set_slot(&mut chain, Trouble::unknown_next_header(next_at as u16));
-            return troubled(chain, cx);
-        }
-        cx.up_key(key, chain)
+            troubled(chain, cx)
+        })
     }
 
     /// A fragment, its headers stripped.

@@ -115,11 +115,15 @@ impl Udp {
 
     /// Nobody is bound to the port (RFC 1122, 4.1.3.1).
     #[cold]
-    fn unbound(&self, mut chain: Chain, to: IpAddr, cx: &mut Context<'_>) -> Outcome {
+    fn unbound(&self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
         if self.any_port {
             return cx.up(chain);
         }
-        let to_many = to.is_multicast() || to == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+        let to_many = match chain.meta().destination() {
+            Address::Ip(SocketAddr::V4(to)) => to.ip().is_multicast() || to.ip().is_broadcast(),
+            Address::Ip(SocketAddr::V6(to)) => to.ip().is_multicast(),
+            _ => true,
+        };
         if to_many || chain.restore(HEADER).is_err() {
             return cx.drop(chain, DropReason::UNBOUND);
         }
@@ -153,39 +157,22 @@ impl Protocol for Udp {
         if length < chain.len() && chain.truncate(length).is_err() {
             return cx.drop(chain, DropReason::NO_BUFFERS);
         }
-        let (Address::Ip(source), Address::Ip(destination)) =
-            (chain.meta().source(), chain.meta().destination())
-        else {
-            return cx.drop(chain, NO_ROUTE);
-        };
         let known = Offload::CHECKSUM_VERIFIED | Offload::CHECKSUM_PARTIAL;
         let offload = chain.meta().offload();
         if offload.intersects(known) {
             // It said something of this layer's checksum, not of one inside a tunnel.
             chain.meta_mut().set_offload(offload - known);
-        } else if header.checksum.get() == 0 {
-            if source.is_ipv6() {
-                return cx.drop(chain, NO_CHECKSUM);
-            }
-        } else {
-            let Some(mut sum) = pseudo_header(source.ip(), destination.ip(), length) else {
-                return cx.drop(chain, DropReason::MALFORMED);
-            };
-            if sum.add_chain(&chain, ..).is_err() || sum.checksum() != 0 {
-                return cx.drop(chain, BAD_CHECKSUM);
-            }
+        } else if let Err(reason) = verify(&chain, &header) {
+            return cx.drop(chain, reason);
         }
         if chain.trim_front(HEADER).is_err() {
             return cx.drop(chain, DropReason::SHORT);
         }
-        let meta = chain.meta_mut();
-        meta.set_source(Address::Ip(with_port(source, header.source.get())));
-        meta.set_destination(Address::Ip(with_port(destination, header.destination.get())));
-        let key = u64::from(header.destination.get());
-        if !cx.is_bound(key) {
-            return self.unbound(chain, destination.ip(), cx);
+        let (source, destination) = (header.source.get(), header.destination.get());
+        if !chain.meta_mut().set_ports(source, destination) {
+            return cx.drop(chain, NO_ROUTE);
         }
-        cx.up_key(key, chain)
+        cx.try_up_key(destination.into(), chain).unwrap_or_else(|chain| self.unbound(chain, cx))
     }
 
     fn output(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
@@ -257,6 +244,26 @@ impl Protocol for Udp {
     }
 }
 
+/// Why a datagram of nothing but header and data is refused for its checksum.
+#[inline]
+fn verify(chain: &Chain, header: &Header) -> Result<(), DropReason> {
+    let (Address::Ip(source), Address::Ip(destination)) =
+        (chain.meta().source(), chain.meta().destination())
+    else {
+        return Err(NO_ROUTE);
+    };
+    if header.checksum.get() == 0 {
+        return if source.is_ipv4() { Ok(()) } else { Err(NO_CHECKSUM) };
+    }
+    let Some(mut sum) = pseudo_header(source.ip(), destination.ip(), chain.len()) else {
+        return Err(DropReason::MALFORMED);
+    };
+    if sum.add_chain(chain, ..).is_err() || sum.checksum() != 0 {
+        return Err(BAD_CHECKSUM);
+    }
+    Ok(())
+}
+
 #[inline]
 fn pseudo_header(source: IpAddr, destination: IpAddr, len: usize) -> Option<Sum> {
     match (source, destination) {
@@ -268,12 +275,6 @@ fn pseudo_header(source: IpAddr, destination: IpAddr, len: usize) -> Option<Sum>
         }
         _ => None,
     }
-}
-
-#[inline]
-fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
-    address.set_port(port);
-    address
 }
 
 fn unspecified(like: IpAddr) -> IpAddr {
