@@ -393,7 +393,7 @@ impl fmt::Debug for Meta {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn decode(kind: u8, bytes: &[u8; 16], port: u16, scope: u32) -> Address {
     let [a, b, c, d, e, g, h, i, ..] = *bytes;
     match kind {
@@ -410,7 +410,7 @@ fn decode(kind: u8, bytes: &[u8; 16], port: u16, scope: u32) -> Address {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn encode(address: Address, bytes: &mut [u8; 16], port: &mut u16, scope: &mut u32) -> u8 {
     *bytes = [0; 16];
     *port = 0;

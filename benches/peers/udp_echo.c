@@ -1,6 +1,6 @@
 /* UDP echo with many datagrams a call, as fast as C has it.
  *
- *     udp_echo mmsg|gso PORT         on 127.0.0.1, until a signal ends it
+ *     udp_echo mmsg|gso PORT [ADDRESS]     on 127.0.0.1 or another, until a signal ends it
  *
  * mmsg: recvmmsg and sendmmsg.  gso: these, and each message of them is many datagrams (UDP_GRO,
  * UDP_SEGMENT).
@@ -60,14 +60,14 @@ static void cut(struct msghdr *message, uint16_t size) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        fprintf(stderr, "usage: udp_echo mmsg|gso PORT\n");
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: udp_echo mmsg|gso PORT [ADDRESS]\n");
         return 2;
     }
     int gso = strcmp(argv[1], "gso") == 0, one = 1, buffer = UDP_BUFFER;
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons(atoi(argv[2])),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+                                  .sin_addr.s_addr = inet_addr(argc == 4 ? argv[3] : "127.0.0.1")};
     int socket_ = socket(AF_INET, SOCK_DGRAM, 0);
     check(socket_, "socket");
     setsockopt(socket_, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);

@@ -91,10 +91,10 @@ pub fn wait_until_echoing(
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
     /// Messages a second.
-    rate: f64,
+    pub rate: f64,
     /// The server's CPU for a message.
-    cpu_nanos: f64,
-    lost: u64,
+    pub cpu_nanos: f64,
+    pub lost: u64,
 }
 
 impl Sample {

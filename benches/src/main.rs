@@ -16,6 +16,7 @@
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp
 //! cargo run --release --manifest-path benches/Cargo.toml -- latency
 //! cargo run --release --manifest-path benches/Cargo.toml -- tcp-many
+//! cargo run --release --manifest-path benches/Cargo.toml -- tap
 //! cargo run --release --manifest-path benches/Cargo.toml -- files
 //! cargo run --release --manifest-path benches/Cargo.toml -- growth
 //!
@@ -43,6 +44,7 @@ mod report;
 mod row;
 mod server;
 mod table;
+mod tap;
 mod tcp;
 mod tcp_many;
 mod udp;
@@ -86,6 +88,8 @@ enum Command {
     Latency(latency::Options),
     /// Many TCP connections against `echo serve`: every byte compared, peak memory checked.
     TcpMany(tcp_many::Options),
+    /// UDP echo by the example `host` on a TAP beside smoltcp and the kernel; super-packets.
+    Tap(tap::Options),
     /// Files: `file send` and `file receive` beside nginx with curl, socat and rsync.
     Files(files::Options),
     /// How cost grows with layers, segments, the batch, threads, connections and the size of files.
@@ -93,6 +97,9 @@ enum Command {
     /// Hours of echo and files with faults in every system call, and a pool that runs dry: nothing
     /// may leak, hang, or come back wrong.
     Endure(endure::Options),
+    /// smoltcp behind a TAP, as the host that is measured.
+    #[command(hide = true)]
+    ServeSmoltcp(tap::smoltcp::Options),
     /// One of the peers that are written here, as the server that is measured.
     #[command(hide = true)]
     Serve {
@@ -117,9 +124,13 @@ fn main() -> ExitCode {
         Command::Tcp(options) => tcp::run(&options),
         Command::Latency(options) => latency::run(&options),
         Command::TcpMany(options) => tcp_many::run(&options),
+        Command::Tap(options) => tap::run(&options),
         Command::Files(options) => files::run(&options),
         Command::Growth(options) => growth::run(&options),
         Command::Endure(options) => endure::run(&options),
+        Command::ServeSmoltcp(options) => {
+            return finish(tap::smoltcp::serve(&options).map(|()| true));
+        }
         Command::Serve { peer, transport, port } => {
             return finish(peers::serve(peer, transport, port).map(|()| true));
         }

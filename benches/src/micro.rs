@@ -15,7 +15,7 @@ use crate::{
 
 mod across;
 mod buffers;
-mod case;
+pub mod case;
 mod chains;
 mod counted;
 mod layers;
@@ -112,7 +112,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     Ok(Report { passed: true, figures })
 }
 
-fn measure(case: Case, rounds: usize, time: Duration) -> anyhow::Result<Vec<Row>> {
+/// Each side of a case in turn, round after round.
+pub fn measure(case: Case, rounds: usize, time: Duration) -> anyhow::Result<Vec<Row>> {
     let mut sides = (case.sides)()?;
     let times = sides.iter_mut().map(|side| side.calibrate(time));
     let times = times.collect::<anyhow::Result<Vec<_>>>()?;

@@ -39,6 +39,11 @@ impl Server {
         Ok(Server { name, child: child.with_context(|| format!("starting the server `{name}`"))? })
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Nanoseconds of CPU that all threads of the server and of its children have used so far.
     pub fn cpu_nanos(&self) -> anyhow::Result<u64> {
         let mut total = 0;

@@ -37,6 +37,9 @@ pub struct Arguments {
     #[arg(long, value_name = "BYTES", default_value_t = 1500,
         value_parser = clap::value_parser!(u32).range(576..=65_521))]
     pub mtu: u32,
+    /// Leaves checksums to the kernel, and takes and sends super-packets of UDP whole.
+    #[arg(long)]
+    pub offload: bool,
     /// Memory for packets.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = quantity::bytes)]
     pub memory: usize,

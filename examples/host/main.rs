@@ -18,7 +18,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use mbuf::{
     BuildError, Pool,
-    io::{TunTap, reactor::Reactor},
+    io::{Offloads, TunTap, reactor::Reactor},
     stack::{Edge, Stack},
 };
 use mbuf_protocols::{
@@ -63,6 +63,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .address(kernel.address.into(), kernel.prefix);
     if let Some(network) = arguments.ip6 {
         tap = tap.address(network.other().address.into(), network.prefix);
+    }
+    if arguments.offload {
+        tap = tap.offload(Offloads::USO);
     }
     let tap = tap.build()?;
     let stop = Stop::on_signals("host", 1)?;
@@ -129,7 +132,7 @@ fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, Buil
     let ip6 = builder.layer(ip6);
     let icmp = builder.layer(Icmp::new());
     let icmp6 = builder.layer(Icmpv6::new());
-    let udp = builder.layer(Udp::new());
+    let udp = builder.layer(Udp::new().offload(arguments.offload));
     let echo = builder.layer(Echo::new());
     let discard = builder.layer(Discard::new());
     builder.port(Edge::Packets, ethernet);

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::UdpSocket,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
     time::{Duration, Instant},
 };
@@ -46,8 +46,8 @@ pub const MAX_BATCH: usize = 128;
 pub const MAX_SEND: usize = 65_000;
 /// As the servers have it: 256 datagrams of 1,400 bytes are more than the system's default takes.
 pub(super) const BUFFER: usize = 4 << 20;
-const UDP_SEGMENT: libc::c_int = 103;
-const UDP_GRO: libc::c_int = 104;
+pub const UDP_SEGMENT: libc::c_int = 103;
+pub const UDP_GRO: libc::c_int = 104;
 
 /// A client with its socket.
 #[derive(Debug)]
@@ -67,13 +67,18 @@ pub struct Client {
 impl Client {
     /// A client that talks to a port of 127.0.0.1.
     pub fn connect(port: u16, load: Load) -> anyhow::Result<Client> {
+        Client::to((Ipv4Addr::LOCALHOST, port).into(), load)
+    }
+
+    /// A client that talks to somebody else.
+    pub fn to(server: SocketAddr, load: Load) -> anyhow::Result<Client> {
         ensure!(load.size >= 8 && load.size.is_multiple_of(8), "a size of {} bytes", load.size);
         ensure!((1..=RING / 4).contains(&load.window), "a window of {} datagrams", load.window);
         ensure!((1..=MAX_BATCH).contains(&load.batch), "a batch of {} datagrams", load.batch);
         ensure!(load.size * load.batch <= MAX_SEND, "a GSO send of more than {MAX_SEND} bytes");
-        let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
-        socket.connect(("127.0.0.1", port))?;
+        socket.connect(server)?;
         socket.set_nonblocking(true)?;
         if load.kind == Kind::Gso {
             set_udp_option(&socket, UDP_SEGMENT, load.size.try_into()?)
@@ -232,7 +237,12 @@ impl super::Client for Client {
     }
 }
 
-fn set_udp_option(socket: &UdpSocket, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+/// setsockopt(2) of UDP's.
+pub fn set_udp_option(
+    socket: &UdpSocket,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value is readable for the length given, and the call keeps no pointer to it.
     let outcome = unsafe {

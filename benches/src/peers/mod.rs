@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{machine::crate_version, server};
 
-mod c;
+pub mod c;
 mod rust;
 
 pub use rust::{Written, serve};

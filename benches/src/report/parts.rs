@@ -17,7 +17,7 @@ pub struct Known {
 }
 
 /// In the order of the page. Others come after these.
-pub const KNOWN: [Known; 9] = [
+pub const KNOWN: [Known; 10] = [
     Known {
         name: "micro",
         title: "Buffers and parsing",
@@ -53,6 +53,14 @@ pub const KNOWN: [Known; 9] = [
         title: "Latency of echo at a fixed rate",
         about: "Messages are sent when they are due, not when the answer before has come, and the \
                 time counts from when they were due (no coordinated omission).",
+    },
+    Known {
+        name: "tap",
+        title: "A host behind a TAP",
+        about: "UDP echo by the example `host`, by smoltcp behind the same kind of TAP, and by the \
+                kernel's own stack at the other end of a veth pair; the same client for each. \
+                Super-packets over a TUN: what lies ready is read, or what was made is written, and \
+                only that is timed.",
     },
     Known {
         name: "files",

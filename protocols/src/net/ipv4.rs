@@ -471,14 +471,14 @@ impl Protocol for Ipv4 {
         }
         let source = Ipv4Addr::from_octets(header.source);
         let destination = Ipv4Addr::from_octets(header.destination);
-        if source.is_loopback()
-            || source.octets()[0] >= 224
-            || destination.is_loopback()
-            || self.is_broadcast(source)
-        {
+        // From 224.0.0.0 on there are groups, and what is reserved; the last is the broadcast.
+        if source.is_loopback() || header.source[0] >= 224 || self.is_broadcast(source) {
             return cx.drop(chain, BAD_SOURCE);
         }
         if destination != self.address {
+            if destination.is_loopback() {
+                return cx.drop(chain, BAD_SOURCE);
+            }
             if !self.is_for_us_too(destination) {
                 return cx.drop(chain, OTHER_HOST);
             }
