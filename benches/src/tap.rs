@@ -107,9 +107,9 @@ fn drive(
     rounds: usize,
     time: Duration,
 ) -> anyhow::Result<Vec<Vec<Sample>>> {
-    let clients = hosts.iter().map(|host| {
+    let clients = hosts.iter_mut().map(|host| {
         let mut client = Client::to(host.address, load)?;
-        client.probe().with_context(|| format!("the host `{}`, {}", host.name, case(load)))?;
+        server::wait_until_ready(&mut host.server, || client.probe())?;
         Ok(client)
     });
     let mut clients = clients.collect::<anyhow::Result<Vec<_>>>()?;
