@@ -27,15 +27,16 @@ pub(crate) const HEADER_BYTES: usize = 12;
 pub(crate) struct Packet {
     /// Bytes of the packet, without the header before it, that are in the chains now.
     pub(crate) len: usize,
-    /// It was longer than the room; the kernel has thrown the rest away.
+    /// It was longer than the room, or, where there was room to spare, it filled it; what there was
+    /// more of it, the kernel has thrown away.
     pub(crate) truncated: bool,
     /// The call brought less than the header.
     pub(crate) headless: bool,
 }
 
-/// readv(2) of one packet: `header` before it, then what room `first` has in its last segment, then
-/// up to `more` bytes of room in `rest`, taken from `receiver` in `class` where `rest` has not as
-/// many. `first` is taken to be empty.
+/// readv(2) of one packet of up to `longest` bytes: `header` before it, then what room `first` has in
+/// its last segment, then what is missing in `rest`, taken from `receiver` in `class` where `rest` has
+/// not as much. `first` is taken to be empty. Where it has room for all, read(2), which costs less.
 ///
 /// # Errors
 /// EAGAIN if there is none. ENOBUFS, without a call, if there is no such room in `rest`.
@@ -46,17 +47,19 @@ pub(crate) fn read_packet(
     rest: Option<&mut Chain>,
     receiver: &Receiver,
     class: Class,
-    more: usize,
+    longest: usize,
 ) -> Result<Packet, Errno> {
     let no_room = |_| Errno(libc::ENOBUFS);
     let tailroom = first.tailroom();
+    let more = longest.saturating_sub(tailroom);
     let mut front = first.reserve_uninit(tailroom).map_err(no_room)?;
     let mut back = match rest {
         Some(rest) if more > 0 => Some(rest.reserve_from(receiver, class, more).map_err(no_room)?),
         _ => None,
     };
     let room = front.len() + back.as_ref().map_or(0, |back| back.len());
-    // A packet that reaches this byte was longer than the room: the kernel does not say so.
+    // A packet that reaches this byte was longer than the room: the kernel does not say so. Where
+    // there is room to spare, one that reaches its end was too long.
     let mut beyond = 0_u8;
     let mut iovecs: SmallVec<[libc::iovec; 8]> = SmallVec::new();
     if !header.is_empty() {
@@ -70,11 +73,18 @@ pub(crate) fn read_packet(
     if iovecs.len() >= IOV_MAX {
         return Err(Errno(libc::ENOBUFS));
     }
-    iovecs.push(libc::iovec { iov_base: (&raw mut beyond).cast(), iov_len: 1 });
+    let spare = room > longest;
+    if !spare {
+        iovecs.push(libc::iovec { iov_base: (&raw mut beyond).cast(), iov_len: 1 });
+    }
     let bytes = header.len() + room;
     let about = Attempt { call: Call::Readv, messages: 1, ..nothing_about(fd, bytes) };
     // What a test cuts short is not: a device brings a packet whole.
     let taken = attempt(&about, |_| {
+        if let [only] = &iovecs[..] {
+            // SAFETY: the iovec is one of those below.
+            return unsafe { libc::read(fd.as_raw_fd(), only.iov_base, only.iov_len) };
+        }
         // SAFETY: the iovecs point to `header` and `beyond`, which are borrowed and outlive the
         // call, and to the room that `front` and `back` hold exclusively and that outlives it too;
         // their number is at most IOV_MAX.
@@ -82,7 +92,7 @@ pub(crate) fn read_packet(
     })?;
     let headless = taken < header.len();
     let len = taken.saturating_sub(header.len());
-    let truncated = len > room;
+    let truncated = len > room || spare && len == room;
     let in_front = len.min(front.len());
     let in_back = back.as_ref().map_or(0, |back| (len - in_front).min(back.len()));
     // SAFETY: readv wrote `header.len() + len` bytes in the order of the iovecs, so `in_front`
@@ -117,6 +127,10 @@ pub(crate) fn write_packet(
     let bytes = header.len() + chain.len();
     let about = Attempt { call: Call::Writev, messages: 1, ..nothing_about(fd, bytes) };
     attempt(&about, |_| {
+        if let [only] = &iovecs[..] {
+            // SAFETY: the iovec is one of those below.
+            return unsafe { libc::write(fd.as_raw_fd(), only.iov_base, only.iov_len) };
+        }
         // SAFETY: the iovecs point to `header` and to the bytes of the chain, both borrowed, so they
         // stay in place and unchanged during the call, which only reads them (those of mapped files
         // are the kernel's to check); their number is at most IOV_MAX.
@@ -381,7 +395,7 @@ mod tests {
             let fd = here.as_fd();
             let room = Some(&mut rest);
             let packet =
-                read_packet(fd, &mut header, &mut first, room, &receiver, Class::K2, 100).unwrap();
+                read_packet(fd, &mut header, &mut first, room, &receiver, Class::K2, 132).unwrap();
             assert_eq!(packet, Packet { len: expected, truncated, headless: false });
             assert_eq!(header, sent[..10]);
             first.concat(rest).unwrap();
@@ -396,6 +410,24 @@ mod tests {
         let packet =
             read_packet(here.as_fd(), &mut header, &mut first, None, &receiver, Class::K2, 0);
         assert_eq!(packet, Err(Errno(libc::EAGAIN)));
+    }
+
+    #[test]
+    fn where_there_is_room_to_spare_a_packet_that_fills_it_was_too_long() {
+        let pool = Pool::with_memory(4 << 20).unwrap();
+        let receiver = pool.receiver();
+        let (here, there) = UnixDatagram::pair().unwrap();
+        for (len, expected, truncated) in
+            [(30, 30, false), (31, 31, false), (32, 32, true), (33, 32, true)]
+        {
+            there.send(&vec![7; len]).unwrap();
+            let mut first = receiver.chain_in(Class::Small, 96).unwrap();
+            let fd = here.as_fd();
+            let packet =
+                read_packet(fd, &mut [], &mut first, None, &receiver, Class::K2, 30).unwrap();
+            assert_eq!(packet, Packet { len: expected, truncated, headless: false });
+            assert_eq!(first.to_vec().unwrap(), vec![7; expected]);
+        }
     }
 
     #[test]

@@ -146,7 +146,8 @@ impl Receiving {
         let mut header = [0; HEADER_BYTES];
         let header = &mut header[..if device.header { header::LEN } else { 0 }];
         let rest = self.rest.as_mut();
-        let read = tun::read_packet(fd, header, &mut first, rest, receiver, self.class, more);
+        let read =
+            tun::read_packet(fd, header, &mut first, rest, receiver, self.class, self.longest);
         let Packet { len, truncated, headless } = match read {
             Ok(packet) => packet,
             Err(errno) => {
