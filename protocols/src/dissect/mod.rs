@@ -273,7 +273,7 @@ impl Dissector {
         let (mut partial, mut next) = (false, Next::Of(Key::Link(link.0)));
         let end = loop {
             let Some(&(name, dissect)) = self.find(next) else {
-                if layers.is_empty() {
+                if let Next::Of(Key::Link(_)) = next {
                     break End::Dropped(UNKNOWN_LINK);
                 }
                 let end = if missing > 0 && !partial { End::Cut } else { End::Whole };
