@@ -340,14 +340,14 @@ impl<'a> Question<'a> {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u16> {
     let word = bytes.get(at..)?.first_chunk::<2>()?;
     Some(u16::from_be_bytes(*word))
 }
 
 /// The name at that place, in lower case, and the place behind it. A pointer must point before all
 /// that was read of the name so far.
-fn read_name(bytes: &[u8], at: &mut usize) -> Option<Vec<u8>> {
+pub(crate) fn read_name(bytes: &[u8], at: &mut usize) -> Option<Vec<u8>> {
     let mut name = Vec::new();
     let (mut place, mut least, mut jumped) = (*at, *at, false);
     loop {

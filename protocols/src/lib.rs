@@ -43,6 +43,7 @@
 
 pub mod chargen;
 pub mod discard;
+pub mod dissect;
 pub mod dns;
 pub mod echo;
 #[cfg(feature = "file")]
