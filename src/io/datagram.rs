@@ -352,7 +352,7 @@ impl Datagram {
                     sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
                 }
             }
-            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+            Ok(())
         };
         set_up().map_err(|error| rename("setsockopt for", &name, error))?;
         // Kernels before 5.0 and 4.18 know neither: then datagrams come and go singly.
@@ -470,7 +470,8 @@ impl Datagram {
         self.receiving.posted()
     }
 
-    /// What it has done so far.
+    /// What it has done so far. A system call for a UDP socket, whose own count of what it had no room
+    /// for is asked for.
     ///
     /// ```
     /// use mbuf::{Batch, Pool, io::{Datagram, DatagramOptions, Source}};
@@ -484,7 +485,11 @@ impl Datagram {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> DatagramStats {
-        self.shared.stats
+        let mut stats = self.shared.stats;
+        if matches!(self.shared.kind, Kind::Udp { .. }) {
+            stats.overflowed = sys::overflowed(self.socket.as_fd()).unwrap_or(0).into();
+        }
+        stats
     }
 }
 

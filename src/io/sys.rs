@@ -253,6 +253,24 @@ pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i3
     if answer == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many datagrams a socket has lost so far for want of room: SO_MEMINFO (Linux 4.12).
+///
+/// SO_RXQ_OVFL would say it with each datagram. But Linux (6.18) copies that number out of the packet's
+/// buffer, which hardened kernels (CONFIG_HARDENED_USERCOPY) take for a breach where the packet is one
+/// of TCP's own, come by a tunnel over a veth: they kill the thread that receives.
+pub(crate) fn overflowed(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    /// SK_MEMINFO_DROPS, the last of SK_MEMINFO_VARS (include/uapi/linux/sock_diag.h).
+    const DROPS: usize = 8;
+    let mut values = [0_u32; DROPS + 1];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    let place = (&raw mut values).cast();
+    // SAFETY: `place` is that of `values`, whose size `len` is, and both may be written.
+    let answer = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, place, &raw mut len)
+    };
+    if answer == 0 { Ok(values[DROPS]) } else { Err(io::Error::last_os_error()) }
+}
+
 /// bind(2) of a Unix socket to an automatic abstract name (unix(7), "Autobind feature").
 pub(crate) fn autobind(fd: BorrowedFd<'_>) -> io::Result<()> {
     let family = libc::AF_UNIX as libc::sa_family_t;

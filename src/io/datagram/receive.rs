@@ -40,8 +40,6 @@ pub(super) struct Receiving {
     unsplit: VecDeque<Unsplit>,
     /// The last call brought fewer messages than it could have.
     drained: bool,
-    /// The count of SO_RXQ_OVFL so far.
-    overflow: u32,
 }
 
 /// A message that may be several datagrams, all of `segment` bytes but the last; 0 if it is one.
@@ -68,7 +66,6 @@ impl Receiving {
             fan_out: 1,
             unsplit: VecDeque::with_capacity(MESSAGES),
             drained: false,
-            overflow: 0,
         }
     }
 
@@ -156,7 +153,6 @@ impl Receiving {
     /// Takes a message that was received, as `unsplit`.
     fn accept(&mut self, slot: usize, shared: &mut Shared, receiver: &Receiver) {
         let incoming = self.inbox.incoming(slot);
-        self.count_overflow(shared, &incoming);
         if incoming.truncated {
             shared.stats.truncated += 1;
             return;
@@ -242,7 +238,6 @@ impl Receiving {
         }
         let Single { chain, incoming, source, too_long } = single?;
         shared.stats.receive_calls += 1;
-        self.count_overflow(shared, &incoming);
         if too_long {
             let segment = usize::from(incoming.arrival.segment);
             let datagrams = if segment > 0 { len.div_ceil(segment) } else { 1 };
@@ -257,13 +252,6 @@ impl Receiving {
             self.keep(chain, &incoming, &source, shared);
         }
         Ok(())
-    }
-
-    fn count_overflow(&mut self, shared: &mut Shared, incoming: &Incoming) {
-        if let Some(count) = incoming.arrival.overflow {
-            shared.stats.overflowed += u64::from(count.wrapping_sub(self.overflow));
-            self.overflow = count;
-        }
     }
 }
 

@@ -186,7 +186,7 @@ pub(crate) fn unix_address(path: &Path) -> io::Result<SockAddr> {
 }
 
 /// Bytes of the control messages of one datagram: more than packet information (20 bytes and a
-/// header of 16), the segment size and the overflow count (4 each and a header) need.
+/// header of 16) and the segment size (4 and a header) need.
 pub(crate) const CONTROL_BYTES: usize = 128;
 
 /// Control messages (cmsg(3)) of one datagram, aligned as they must be.
@@ -210,8 +210,6 @@ pub(crate) struct Arrival {
     pub(crate) local: Option<(IpAddr, u32)>,
     /// The size of the datagrams that the kernel joined (UDP_GRO); 0 where it joined none.
     pub(crate) segment: u16,
-    /// How many datagrams the socket has lost so far for want of room (SO_RXQ_OVFL).
-    pub(crate) overflow: Option<u32>,
     /// In the error queue: what the network said of a datagram that was sent (IP_RECVERR); `None`
     /// where it was this host that said so, at once.
     pub(crate) report: Option<i32>,
@@ -293,9 +291,6 @@ impl Control {
                         let size = i32::from_ne_bytes(size);
                         arrival.segment = u16::try_from(size).unwrap_or(0);
                     }
-                }
-                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
-                    arrival.overflow = word(data, 0).map(u32::from_ne_bytes);
                 }
                 (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) => {
                     // struct sock_extended_err: the error's number, and where it came from.
@@ -387,9 +382,8 @@ mod tests {
     fn malformed_control_messages_end_the_reading_without_a_panic() {
         let mut control = Control::EMPTY;
         control.push(libc::SOL_UDP, libc::UDP_GRO, &1400_i32.to_ne_bytes());
-        control.push(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &7_u32.to_ne_bytes());
         let whole = &control.bytes[..control.len];
-        let expected = Arrival { segment: 1400, overflow: Some(7), ..Arrival::default() };
+        let expected = Arrival { segment: 1400, ..Arrival::default() };
         assert_eq!(Control::parse(whole), expected);
         for cut in 0..whole.len() {
             let arrival = Control::parse(&whole[..cut]);

@@ -423,10 +423,7 @@ fn datagrams_that_the_kernel_had_no_room_for_are_counted() {
     let mut batch = Batch::with_limit(1_000);
     recv_some(&mut socket, &receiver, &mut batch);
     while socket.recv(&receiver, &mut batch).unwrap() != Received::WouldBlock {}
-    // The count comes with the next datagram for which there is room.
-    peer.send_to(&[2], socket.local_addr().unwrap()).unwrap();
-    recv_some(&mut socket, &receiver, &mut batch);
-    let taken = batch.iter().filter(|chain| chain.len() == 500).count();
+    let taken = batch.len();
     assert!(taken < 200);
     assert_eq!(socket.stats().overflowed, 200 - taken as u64);
 }
