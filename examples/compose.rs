@@ -4,28 +4,38 @@
 //! cargo run --example compose -- 'packets|echo'                      what the text says
 //! cargo run --example compose -- stack.toml                          the same of a TOML file
 //! cargo run --example compose -- 'bytes|framing(prefix=u8, max=9)|echo' --hex < packets
-//! cargo run --example compose -- 'packets|echo' --udp 127.0.0.1:7007  on a socket
+//! cargo run --example compose -- 'packets|echo' --port udp:127.0.0.1:7007   on a socket
 //! ```
 //!
 //! With `--hex`, each line of the input is a packet in base 16, with spaces where one likes; what
-//! the stack sends for it is printed in the same way, with the port before it. `--list` prints the
-//! names that texts may use.
+//! the stack sends for it is printed in the same way, with the port before it. With `--port`, given
+//! once for each port of the stack, it runs on TAPs and UDP sockets until it is told to end, and
+//! prints its statistics. `--list` prints the names that texts may use.
+
+#[path = "common/mod.rs"]
+mod common;
 
 use std::{
     io::{self, BufRead, Write},
     net::SocketAddr,
     path::Path,
     process::ExitCode,
+    str::FromStr,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use mbuf::{
     Pool,
-    io::reactor::Reactor,
+    io::{
+        Datagram, DatagramOptions, TunTap,
+        reactor::{Port, Reactor},
+    },
     stack::{Edge, PortId, Stack},
 };
 use mbuf_protocols::Registry;
+
+use crate::common::{print, stop};
 
 #[derive(Parser)]
 #[command(about = "Builds a stack from text, and tries it out")]
@@ -34,14 +44,35 @@ struct Cli {
     #[arg(required_unless_present = "list")]
     stack: Option<String>,
     /// Sends packets in base 16 from the input, one a line, through port 0
-    #[arg(long, conflicts_with = "udp")]
+    #[arg(long, conflicts_with = "ports")]
     hex: bool,
-    /// Runs the stack on a UDP socket at this address
-    #[arg(long, value_name = "ADDRESS")]
-    udp: Option<SocketAddr>,
+    /// Runs the stack on a TAP of that name, or on a UDP socket: once for each port, in their order
+    #[arg(long = "port", value_name = "tap:NAME|udp:ADDRESS")]
+    ports: Vec<Below>,
     /// Prints the names of all layers
     #[arg(long)]
     list: bool,
+}
+
+/// What is below a port.
+#[derive(Debug, Clone)]
+enum Below {
+    Tap(String),
+    Udp(SocketAddr),
+}
+
+impl FromStr for Below {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("tap", name)) => Ok(Below::Tap(name.to_owned())),
+            Some(("udp", address)) => {
+                address.parse().map(Below::Udp).map_err(|error| format!("`{address}`: {error}"))
+            }
+            _ => Err("tap:NAME or udp:ADDRESS is wanted".to_owned()),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -72,15 +103,38 @@ fn run(cli: &Cli) -> Result<()> {
     if cli.hex {
         return packets(stack, &pool);
     }
-    if let Some(address) = cli.udp {
-        let edge = plan.ports().next().map(|(_, edge)| edge);
-        ensure!(edge == Some(Edge::Packets), "a UDP socket wants packets at port 0");
-        let mut reactor = Reactor::builder(&pool).build()?;
-        let address = reactor.listen_udp(address, stack)?;
-        println!("ready: {address}");
-        reactor.run()?;
+    if !cli.ports.is_empty() {
+        let packets = plan.ports().all(|(_, edge)| edge == Edge::Packets);
+        ensure!(packets, "TAPs and UDP sockets carry packets, and a port wants bytes");
+        serve(stack, &pool, &cli.ports)?;
     }
     Ok(())
+}
+
+/// Runs until a signal asks it to end.
+fn serve(stack: Stack, pool: &Pool, ports: &[Below]) -> Result<()> {
+    let stop = stop::Stop::on_signals("compose", 1)?;
+    let mut reactor = Reactor::builder(pool).grace(stop::GRACE).build()?;
+    let mut below: Vec<Box<dyn Port>> = Vec::new();
+    for port in ports {
+        match port {
+            Below::Tap(name) => {
+                let tap = TunTap::builder().tap().name(name).build()?;
+                print::say(format_args!("ready: {tap}"));
+                below.push(Box::new(tap));
+            }
+            Below::Udp(address) => {
+                let socket = Datagram::bind(*address, &DatagramOptions::default())?;
+                let local = socket.local_addr().unwrap_or(*address);
+                print::say(format_args!("ready: {local}"));
+                below.push(Box::new(socket));
+            }
+        }
+    }
+    reactor.attach(stack, below)?;
+    stop.ends(reactor.handle());
+    reactor.run()?;
+    print::books(reactor, pool)
 }
 
 /// Each line of the input through port 0, and what comes out of any port.

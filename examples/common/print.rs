@@ -5,6 +5,9 @@ use std::{
     io::{self, Write},
 };
 
+use anyhow::ensure;
+use mbuf::{Pool, io::reactor::Reactor};
+
 /// Prints a line. Where nobody reads it (`echo | head`) that is no reason to panic, nor to stop.
 pub fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout().lock(), "{line}");
@@ -18,4 +21,19 @@ pub fn complain(line: fmt::Arguments<'_>) {
     } else {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
+}
+
+/// Prints what a reactor, its layers and its pool have counted, and ends the reactor. An error if a
+/// layer cannot account for a packet, or a buffer has not come back.
+pub fn books(reactor: Reactor, pool: &Pool) -> anyhow::Result<()> {
+    let layers = reactor.stack_stats();
+    say(format_args!("{}\n\n{layers}", reactor.stats()));
+    drop(reactor);
+    say(format_args!("{}", pool.stats()));
+    for layer in &layers.layers {
+        let gone = layer.imbalance();
+        ensure!(gone == 0, "layer {} cannot account for {gone} packets", layer.name);
+    }
+    ensure!(pool.stats().in_use() == 0, "buffers are still in use");
+    Ok(())
 }

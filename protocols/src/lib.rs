@@ -19,6 +19,7 @@
 //! | [`tunnel::Vxlan`], [`tunnel::Geneve`] | Ethernet and more over UDP (RFC 7348, 8926) | UDP | packets, by VNI |
 //! | [`tunnel::Gre`] | anything over IP (RFC 2784, 2890) | IP | packets, by EtherType |
 //! | [`tunnel::Mpls`] | labels (RFC 3032) | Ethernet | packets, by label |
+//! | [`Relay`] | passes on between two lower edges | packets, twice | nothing |
 //! | [`Dns`] | answers for names of its own (RFC 1035) | UDP, or a UDP socket | nothing |
 //!
 //! [`mod@template`] is a layer to copy, and [`registry`] makes stacks of text.
@@ -52,6 +53,7 @@ pub mod framing;
 pub mod net;
 #[cfg(feature = "registry")]
 pub mod registry;
+pub mod relay;
 pub mod template;
 pub mod tunnel;
 
@@ -64,6 +66,7 @@ pub use file::{FileReceiver, FileSender};
 pub use framing::{Framing, Prefix};
 #[cfg(feature = "registry")]
 pub use registry::Registry;
+pub use relay::Relay;
 
 use mbuf::{Address, Meta, stack::DropReason};
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Options, Refused, Registry, error::one_of};
 use crate::{
-    Chargen, Discard, Echo, Framing, Prefix,
+    Chargen, Discard, Echo, Framing, Prefix, Relay,
     net::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, Vlan, ethertype, ipv6::link_local,
         protocol,
@@ -65,6 +65,7 @@ fn services(registry: &mut Registry) {
             Ok(edge.unwrap_or_else(Chargen::datagram))
         })
         .under("udp", 19);
+    registry.register("relay", |_| Ok(Relay::new()));
 }
 
 /// The address of a station that is not told its own: one that is locally administered.
