@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
 use clap::Parser;
+use mbuf_protocols::Dns;
 
 use crate::common::quantity;
 
@@ -40,6 +41,10 @@ pub struct Arguments {
     /// Leaves checksums to the kernel, and takes and sends super-packets of UDP whole.
     #[arg(long)]
     pub offload: bool,
+    /// A name and an address of it, for which it answers questions of DNS, both ways; may be given
+    /// several times.
+    #[arg(long, value_name = "NAME=ADDR")]
+    pub dns: Vec<Named>,
     /// Memory for packets.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = quantity::bytes)]
     pub memory: usize,
@@ -158,6 +163,26 @@ impl fmt::Display for Network6 {
     }
 }
 
+/// A name and an address of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub name: String,
+    pub address: IpAddr,
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = text
+            .split_once('=')
+            .ok_or("a name and an address are wanted, as a.example=10.7.0.2")?;
+        Dns::new().origin(name).map_err(|error| error.to_string())?;
+        let address = address.parse().map_err(|error| format!("{error}"))?;
+        Ok(Named { name: name.to_owned(), address })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -182,6 +207,15 @@ mod tests {
         for wrong in ["10.0.0.1", "10.0.0.1/31", "10.0.0.1/0", "10.0.0.0/8", "10.0.0.255/24", "x/8"]
         {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_and_refused() {
+        let named: Named = "a.example=fd00::2".parse().unwrap();
+        assert_eq!((named.name.as_str(), named.address.is_ipv6()), ("a.example", true));
+        for wrong in ["a.example", "a..example=10.7.0.2", "a.example=10.7.0.2/24"] {
+            assert!(wrong.parse::<Named>().is_err(), "{wrong}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! A whole machine in one process, behind a TAP: Ethernet, ARP and neighbour discovery, IPv4 and IPv6
-//! with fragments, ICMP and ICMPv6, UDP, and the echo and discard services. The kernel's own `ping` is its first user:
+//! with fragments, ICMP and ICMPv6, UDP, the echo and discard services, and DNS for names that it is
+//! told (`--dns`). The kernel's own `ping` is its first user:
 //!
 //! ```console
 //! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 &
@@ -12,7 +13,7 @@ mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, net::IpAddr, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -22,14 +23,15 @@ use mbuf::{
     stack::{Edge, Stack},
 };
 use mbuf_protocols::{
-    Discard, Echo,
+    Discard, Dns, Echo,
+    dns::{self, BadName},
     net::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, ethertype, ipv6::link_local, protocol,
     },
 };
 
 use crate::{
-    cli::{Arguments, Network, Network6},
+    cli::{Arguments, Named, Network, Network6},
     common::{print, stop::Stop},
 };
 
@@ -71,7 +73,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let stop = Stop::on_signals("host", 1)?;
     let mut reactor = Reactor::builder(&pool).grace(common::stop::GRACE).build()?;
     let (name, mtu) = (tap.name().to_owned(), tap.mtu());
-    reactor.attach(machine(&pool, arguments, mtu)?, vec![Box::new(tap)])?;
+    let names = names(&arguments.dns).context("--dns")?;
+    reactor.attach(machine(&pool, arguments, mtu, names)?, vec![Box::new(tap)])?;
     stop.ends(reactor.handle());
 
     let mut out = std::io::stdout().lock();
@@ -85,22 +88,38 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         writeln!(out, "IPv6: {network} and {own}; the kernel's end is {other}")?;
     }
     writeln!(out, "ping {}; UDP: echo on port {ECHO}, discard on {DISCARD}", network.address)?;
+    if !arguments.dns.is_empty() {
+        writeln!(out, "DNS on port {} for {} addresses", dns::PORT, arguments.dns.len())?;
+    }
     out.flush()?;
     drop(out);
 
     reactor.run().context("epoll_wait")?;
-    print::say(format_args!("{}", reactor.stats()));
-    drop(reactor);
-    print::say(format_args!("{}", pool.stats()));
-    ensure!(pool.stats().in_use() == 0, "buffers are still in use");
-    Ok(())
+    print::books(reactor, &pool)
+}
+
+/// Answers for these names, and for those of their addresses.
+fn names(names: &[Named]) -> Result<Dns, BadName> {
+    /// An hour.
+    const TTL: u32 = 3600;
+    let mut dns = Dns::new();
+    for Named { name, address } in names {
+        let data = match *address {
+            IpAddr::V4(address) => dns::Data::A(address),
+            IpAddr::V6(address) => dns::Data::Aaaa(address),
+        };
+        let reverse = dns::reverse(*address);
+        dns = dns.origin(name)?.record(name, TTL, data)?;
+        dns = dns.origin(&reverse)?.record(&reverse, TTL, dns::Data::Ptr(name.clone()))?;
+    }
+    Ok(dns)
 }
 
 /// The layers of the machine.
 ///
 /// ```text
-///           echo  discard
-///            | 7     | 9
+///           echo  discard  DNS
+///            | 7     | 9   | 53
 ///  ICMP         UDP          ICMPv6
 ///    | 1    17 |   | 17        | 58
 ///        IPv4         IPv6
@@ -111,7 +130,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 ///             |
 ///            TAP
 /// ```
-fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, BuildError> {
+fn machine(
+    pool: &Pool,
+    arguments: &Arguments,
+    mtu: usize,
+    names: Dns,
+) -> Result<Stack, BuildError> {
     let Network { address, prefix } = arguments.ip;
     let mac = arguments.mac.0;
     let mut ip = Ipv4::new(address, prefix).mtu(mtu);
@@ -143,5 +167,9 @@ fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, Buil
     // UDP has IPv4 below it first, then IPv6: it tells by the address which is meant.
     builder.bind(ip6, protocol::ICMPV6, icmp6).bind(ip6, protocol::UDP, udp);
     builder.bind(udp, ECHO, echo).bind(udp, DISCARD, discard);
+    if !arguments.dns.is_empty() {
+        let names = builder.layer(names);
+        builder.bind(udp, dns::PORT.into(), names);
+    }
     builder.build()
 }

@@ -25,7 +25,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use mbuf::{
@@ -395,6 +395,28 @@ fn encode(text: &str) -> Result<Vec<u8>, BadName> {
     }
     name.push(0);
     if name.len() > 255 { Err(BadName(text.to_owned())) } else { Ok(name) }
+}
+
+/// The name at which an address has its PTR record (RFC 1035, 3.5; RFC 3596, 2.5).
+///
+/// ```
+/// use mbuf_protocols::dns::reverse;
+///
+/// assert_eq!(reverse([192, 0, 2, 1].into()), "1.2.0.192.in-addr.arpa");
+/// assert!(reverse("2001:db8::1".parse()?).ends_with(".8.b.d.0.1.0.0.2.ip6.arpa"));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+pub fn reverse(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(address) => {
+            let digits = (0..32).map(|n| format!("{:x}.", address.to_bits() >> (4 * n) & 0xf));
+            digits.collect::<String>() + "ip6.arpa"
+        }
+    }
 }
 
 /// The name without its first label.
