@@ -267,7 +267,8 @@ fn deserves_an_error(chain: &Chain, trouble: Trouble) -> bool {
     match upper_layer(quoted) {
         // Where it cannot be seen, it may be an error.
         None => false,
-        Some((_, _, offset)) if offset > 0 => false,
+        // What message it is stands in the first fragment.
+        Some((next, _, offset)) if offset > 0 => u64::from(next) != protocol::ICMPV6,
         Some((next, at, _)) if u64::from(next) == protocol::ICMPV6 => {
             // Errors are below 128, and a redirect counts as one.
             quoted.get(at).is_some_and(|&kind| kind >= 128 && kind != 137)

@@ -200,6 +200,35 @@ fn nobody_is_believed_who_was_not_asked() {
 }
 
 #[test]
+fn who_is_known_is_not_changed_before_he_has_aged() {
+    let evil = [6, 6, 6, 6, 6, 6];
+    let mut under = under(arp());
+    under.send(PEER, b"x");
+    under.hear(&answer());
+    under.out(under.arp);
+    under.pass(59);
+    under.hear(&packet(2, (evil, PEER), (MAC, US)));
+    assert_eq!(under.drops(UNSOLICITED), 1);
+    // A question is answered, to him who asks.
+    under.hear(&packet(1, (evil, PEER), ([0; 6], US)));
+    let reply = (packet(2, (MAC, US), (evil, PEER)), Address::Mac(evil));
+    assert_eq!(under.out(under.arp), [reply]);
+    under.send(PEER, b"y");
+    let to = |mac| Address::Mac(mac);
+    assert_eq!(under.out(under.ip), [(b"x".to_vec(), to(THEIRS)), (b"y".to_vec(), to(THEIRS))]);
+    // He himself is believed on, as long as he is heard.
+    under.hear(&answer());
+    under.pass(59);
+    under.send(PEER, b"z");
+    assert_eq!(under.out(under.ip), [(b"z".to_vec(), to(THEIRS))]);
+    under.pass(1);
+    under.hear(&packet(1, (evil, PEER), ([0; 6], US)));
+    under.send(PEER, b"!");
+    assert_eq!(under.out(under.ip), [(b"!".to_vec(), to(evil))], "the old one has aged");
+    under.rig.finish();
+}
+
+#[test]
 fn each_malformed_packet_is_dropped_for_its_reason() {
     let mut under = under(arp());
     under.hear(&answer()[..27]);
