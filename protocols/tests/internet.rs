@@ -1,8 +1,9 @@
 //! A host of Ethernet, ARP, IPv4, ICMP, UDP and echo, driven by hand-written frames.
 
+mod common;
+
 use mbuf::{
     Pool,
-    chain::checksum,
     stack::{DropReason, Edge, PortId, Signal, Stack},
     testing,
 };
@@ -10,6 +11,8 @@ use mbuf_protocols::{
     Echo,
     net::{Arp, Ethernet, Icmp, Ipv4, LINK_GROUP, Udp, ethertype, protocol},
 };
+
+use common::{arp, frame, icmp, ip, udp};
 
 const PORT: PortId = PortId(0);
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -71,43 +74,6 @@ impl Host {
         drop(self.stack);
         assert_eq!(self.pool.stats().in_use(), 0);
     }
-}
-
-fn frame(to: [u8; 6], from: [u8; 6], kind: u16, payload: &[u8]) -> Vec<u8> {
-    [&to[..], &from, &kind.to_be_bytes(), payload].concat()
-}
-
-fn arp(operation: u8, from: ([u8; 6], [u8; 4]), to: ([u8; 6], [u8; 4])) -> Vec<u8> {
-    let head = [0, 1, 8, 0, 6, 4, 0, operation];
-    [&head[..], &from.0, &from.1, &to.0, &to.1].concat()
-}
-
-/// A datagram without options.
-fn ip(id: u16, fragment: u16, number: u8, from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
-    let total = (20 + payload.len()) as u16;
-    let words = [total, id, fragment].map(u16::to_be_bytes).concat();
-    let mut bytes = [&[0x45, 0][..], &words, &[64, number, 0, 0], &from, &to].concat();
-    let sum = checksum::of(&bytes);
-    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-fn icmp(kind: u8, code: u8, rest: [u8; 4], data: &[u8]) -> Vec<u8> {
-    let mut bytes = [&[kind, code, 0, 0][..], &rest, data].concat();
-    let sum = checksum::of(&bytes);
-    bytes[2..4].copy_from_slice(&sum.to_be_bytes());
-    bytes
-}
-
-fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), data: &[u8]) -> Vec<u8> {
-    let len = 8 + data.len() as u16;
-    let mut bytes = [from.1, to.1, len, 0].map(u16::to_be_bytes).concat();
-    bytes.extend(data);
-    let mut sum = checksum::Sum::ipv4(from.0.into(), to.0.into(), 17, len);
-    sum.add(&bytes);
-    bytes[6..8].copy_from_slice(&sum.checksum().to_be_bytes());
-    bytes
 }
 
 fn to_host(datagram: &[u8]) -> Vec<u8> {
