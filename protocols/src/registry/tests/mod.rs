@@ -215,6 +215,17 @@ fn a_later_registration_replaces_an_earlier_one_and_its_aliases() {
 }
 
 #[test]
+fn the_graphs_among_the_examples_are_built() {
+    let pool = Pool::builder().headroom(128).build().unwrap();
+    for text in [
+        include_str!("../../../../examples/vtep.toml"),
+        include_str!("../../../../examples/vtep-host.toml"),
+    ] {
+        assert_eq!(Registry::standard().build_toml(&pool, text).unwrap().ports(), 2);
+    }
+}
+
+#[test]
 fn no_text_makes_it_panic() {
     let pile = "bytes|framing(prefix=\"u16be\", max=4096):7|wire:0x10(prepends=2)|écho";
     let graph = "[[layer]]\nkind = \"wire\"\nprepends = 2\n[[bind]]\nlower = \"wire\"\nkey = 7\n\
