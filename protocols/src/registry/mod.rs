@@ -22,7 +22,8 @@
 //! - An option is `name=value`, with `,` between options. A value that holds `,`, `(`, `)`, or
 //!   spaces at its ends stands in double quotes, where `\"` and `\\` are those characters.
 //! - A key is a number (`7`, `0x0800`). It may be left out where the layer above has a usual one:
-//!   `ethernet|ipv4`, `udp|dns`. `:*` binds for whatever has no other binding.
+//!   `ethernet|ipv4`, `udp|echo`. `:*` binds for what the layer hands up without a key, such as
+//!   what `udp(any_port=true)` has for ports that nobody else is bound to.
 //! - The first word may be `bytes` or `packets`: what the port below carries. It is needed only
 //!   where the lowest layer takes either, such as `echo`.
 //!
