@@ -19,6 +19,7 @@
 //! | [`tunnel::Vxlan`], [`tunnel::Geneve`] | Ethernet and more over UDP (RFC 7348, 8926) | UDP | packets, by VNI |
 //! | [`tunnel::Gre`] | anything over IP (RFC 2784, 2890) | IP | packets, by EtherType |
 //! | [`tunnel::Mpls`] | labels (RFC 3032) | Ethernet | packets, by label |
+//! | [`Tftp`] | serves files, and takes them if it may (RFC 1350) | UDP, or a UDP socket | nothing |
 //! | [`Dns`] | answers for names of its own (RFC 1035) | UDP, or a UDP socket | nothing |
 //!
 //! [`mod@template`] is a layer to copy, and [`registry`] makes stacks of text.
@@ -53,6 +54,7 @@ pub mod net;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod template;
+pub mod tftp;
 pub mod tunnel;
 
 pub use chargen::Chargen;
@@ -64,6 +66,7 @@ pub use file::{FileReceiver, FileSender};
 pub use framing::{Framing, Prefix};
 #[cfg(feature = "registry")]
 pub use registry::Registry;
+pub use tftp::Tftp;
 
 use mbuf::{Address, Meta, stack::DropReason};
 
