@@ -1,11 +1,12 @@
 //! A whole machine in one process, behind a TAP: Ethernet, ARP and neighbour discovery, IPv4 and IPv6
-//! with fragments, ICMP and ICMPv6, UDP, and the echo and discard services. The kernel's own `ping` is its first user:
+//! with fragments, ICMP and ICMPv6, UDP, the echo and discard services, and files by TFTP. The kernel's own `ping` is its first user:
 //!
 //! ```console
-//! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 &
+//! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 --tftp /srv/tftp &
 //! ping -c 3 10.7.0.2          # in the same namespace, or as root without one
 //! ping -c 1 -s 60000 fd00::2
 //! echo hello | socat - udp:10.7.0.2:7
+//! curl tftp://10.7.0.2/motd
 //! ```
 
 mod cli;
@@ -18,14 +19,15 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use mbuf::{
     BuildError, Pool,
-    io::{Offloads, TunTap, reactor::Reactor},
+    io::{Offloads, TunTap, reactor::Reactor, store::Folder},
     stack::{Edge, Stack},
 };
 use mbuf_protocols::{
-    Discard, Echo,
+    Discard, Echo, Tftp,
     net::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, ethertype, ipv6::link_local, protocol,
     },
+    tftp,
 };
 
 use crate::{
@@ -55,6 +57,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "--ip and --kernel are both {}: one is the machine's, one the kernel's",
         network.address
     );
+    let folder = arguments.tftp.as_deref().map(Folder::open).transpose().context("--tftp")?;
     let pool = Pool::with_memory(arguments.memory).context("--memory")?;
     let mut tap = TunTap::builder()
         .tap()
@@ -71,7 +74,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let stop = Stop::on_signals("host", 1)?;
     let mut reactor = Reactor::builder(&pool).grace(common::stop::GRACE).build()?;
     let (name, mtu) = (tap.name().to_owned(), tap.mtu());
-    reactor.attach(machine(&pool, arguments, mtu)?, vec![Box::new(tap)])?;
+    reactor.attach(machine(&pool, arguments, folder.as_ref(), mtu)?, vec![Box::new(tap)])?;
     stop.ends(reactor.handle());
 
     let mut out = std::io::stdout().lock();
@@ -85,12 +88,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         writeln!(out, "IPv6: {network} and {own}; the kernel's end is {other}")?;
     }
     writeln!(out, "ping {}; UDP: echo on port {ECHO}, discard on {DISCARD}", network.address)?;
+    if let Some(folder) = &arguments.tftp {
+        let may = if arguments.tftp_write { "read and written" } else { "read" };
+        writeln!(out, "TFTP: {} may be {may} on port {}", folder.display(), tftp::PORT)?;
+    }
     out.flush()?;
     drop(out);
 
     reactor.run().context("epoll_wait")?;
     print::say(format_args!("{}", reactor.stats()));
     drop(reactor);
+    if let Some(folder) = folder {
+        folder.wait(common::stop::GRACE);
+    }
     print::say(format_args!("{}", pool.stats()));
     ensure!(pool.stats().in_use() == 0, "buffers are still in use");
     Ok(())
@@ -99,8 +109,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// The layers of the machine.
 ///
 /// ```text
-///           echo  discard
-///            | 7     | 9
+///           echo  discard  tftp             if there is a folder: on port 69, and on a port of its
+///            | 7     | 9    | 69, *          own for each transfer
 ///  ICMP         UDP          ICMPv6
 ///    | 1    17 |   | 17        | 58
 ///        IPv4         IPv6
@@ -111,7 +121,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 ///             |
 ///            TAP
 /// ```
-fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, BuildError> {
+fn machine(
+    pool: &Pool,
+    arguments: &Arguments,
+    folder: Option<&Folder>,
+    mtu: usize,
+) -> Result<Stack, BuildError> {
     let Network { address, prefix } = arguments.ip;
     let mac = arguments.mac.0;
     let mut ip = Ipv4::new(address, prefix).mtu(mtu);
@@ -132,7 +147,8 @@ fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, Buil
     let ip6 = builder.layer(ip6);
     let icmp = builder.layer(Icmp::new());
     let icmp6 = builder.layer(Icmpv6::new());
-    let udp = builder.layer(Udp::new().offload(arguments.offload));
+    let udp = Udp::new().offload(arguments.offload).any_port(folder.is_some());
+    let udp = builder.layer(udp);
     let echo = builder.layer(Echo::new());
     let discard = builder.layer(Discard::new());
     builder.port(Edge::Packets, ethernet);
@@ -143,5 +159,10 @@ fn machine(pool: &Pool, arguments: &Arguments, mtu: usize) -> Result<Stack, Buil
     // UDP has IPv4 below it first, then IPv6: it tells by the address which is meant.
     builder.bind(ip6, protocol::ICMPV6, icmp6).bind(ip6, protocol::UDP, udp);
     builder.bind(udp, ECHO, echo).bind(udp, DISCARD, discard);
+    if let Some(folder) = folder {
+        let tftp = Tftp::folder(folder.clone()).write(arguments.tftp_write).own_ports(true);
+        let tftp = builder.layer(tftp);
+        builder.bind(udp, tftp::PORT.into(), tftp).stack(udp, tftp);
+    }
     builder.build()
 }
