@@ -192,8 +192,8 @@ impl Talk {
         if let Some(seconds) = timeout {
             self.interval = Duration::from_secs(seconds.into());
         }
-        // In netascii it is not known how many bytes will travel.
-        let tsize = asked.tsize.and(length).filter(|_| self.mode == Mode::Octet);
+        // In netascii it is not known how many bytes will travel; curl takes 0 for a mistake.
+        let tsize = asked.tsize.and(length).filter(|n| *n > 0 && self.mode == Mode::Octet);
         self.greeting = Options { blksize: block, timeout, tsize, windowsize: window }.to_ack();
     }
 }

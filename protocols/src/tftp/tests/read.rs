@@ -41,6 +41,11 @@ fn what_curl_sends_is_answered_byte_for_byte() {
     assert_eq!(answer, [b"\0\x06blksize\x00512\0timeout\x006\0tsize\x006\0"]);
     assert_eq!(subject.ask(b"\0\x04\0\0"), [b"\0\x03\0\x01hello\n"]);
     assert!(subject.ask(b"\0\x04\0\x01").is_empty());
+    // curl takes a size of 0 for a mistake.
+    subject.store.put("f", b"");
+    assert_eq!(subject.ask(&asked), [b"\0\x06blksize\x00512\0timeout\x006\0"]);
+    subject.ask(b"\0\x05\0\0\0");
+    subject.store.put("f", b"hello\n");
     // A slash in front is the folder's.
     asked.splice(2..3, *b"/f");
     assert_eq!(subject.ask(&asked), answer);
