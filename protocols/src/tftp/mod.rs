@@ -141,7 +141,8 @@ impl Tftp {
     }
 
     /// A server of what is beneath a folder: when the stack is opened, it takes a
-    /// [store](Folder::store) there, with the stack's pool. If it gets none, it refuses everything.
+    /// [store](Folder::store) there, with the stack's pool, which must have clusters to read into. If
+    /// it gets none (there can be no thread), it drops everything as [`DropReason::CLOSED`].
     ///
     /// ```
     /// use mbuf::{Pool, io::store::Folder, stack::{Edge, Stack}};
@@ -283,7 +284,7 @@ impl Tftp {
     }
 
     /// How long a peer has before something is sent again, which doubles each time up to sixteen
-    /// seconds, and how often until he is given up: a second and six times, unless told. (The
+    /// seconds, and how often he is waited for: a second and six times, unless told. (The
     /// option timeout sets the time, up to half a minute; one who never answers has three tries.)
     ///
     /// ```

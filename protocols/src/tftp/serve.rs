@@ -39,7 +39,7 @@ impl Tftp {
         let hash = self.keys.hash_one(&*bytes);
         if let Some(&file) = self.peers.get(&peer) {
             let known = self.transfers.get(file as usize).and_then(Option::as_ref);
-            if known.is_some_and(|known| known.request == hash && !known.is_late()) {
+            if known.is_some_and(|known| known.request == hash && !known.may_begin_anew()) {
                 return cx.drop(chain, DUPLICATE);
             }
             // A client has one transfer at a port: the old one is over.

@@ -268,9 +268,10 @@ impl Transfer {
         self.talk.meta.destination()
     }
 
-    /// Whether the peer has answered, and then let his time pass: he may have begun anew.
-    pub(super) fn is_late(&self) -> bool {
-        self.talk.heard && self.talk.tries > 0
+    /// Whether the same request once more is not the same wish: it is done, or the peer has answered
+    /// and then let his time pass.
+    pub(super) fn may_begin_anew(&self) -> bool {
+        self.is_done() || self.talk.heard && self.talk.tries > 0
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -173,6 +173,17 @@ fn what_is_with_the_store_is_held_and_bounded() {
 }
 
 #[test]
+fn a_client_may_write_the_same_file_twice_from_one_port() {
+    let mut subject = Subject::new(|tftp| tftp.write(true).overwrite(true));
+    for bytes in [b"first", b"other"] {
+        assert_eq!(subject.ask(&request("write f octet")), [ack(0)]);
+        assert_eq!(subject.ask(&data(1, bytes)), [ack(1)]);
+        assert_eq!(subject.store.files()["f"], bytes);
+    }
+    subject.finish();
+}
+
+#[test]
 fn a_file_that_is_done_gives_up_its_place_to_the_next() {
     let mut subject = Subject::new(|tftp| tftp.write(true).transfers(1));
     for n in 0..3 {
