@@ -23,9 +23,9 @@
 //!
 //! # Ports
 //!
-//! Over [`Udp`](crate::net::Udp) each transfer may answer from a [port of its
-//! own](Tftp::own_ports) (RFC 1350, section 4). What is for a port that has no transfer goes back,
-//! to be answered as *port unreachable*.
+//! Over [`Udp`](crate::net::Udp) each transfer may have [a port of its own](Tftp::own_ports)
+//! (RFC 1350, section 4). What is for a port that has no transfer goes back, to be answered as
+//! *port unreachable*.
 //!
 //! Otherwise, as over a UDP socket, which has but one port, it answers from the port that it was
 //! asked at, and tells transfers by their peers' addresses and ports. Clients take that (curl and
