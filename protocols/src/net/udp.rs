@@ -419,6 +419,49 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_any_port_may_be_sent_back_as_unreachable() {
+        /// Takes what is for port 9, and nothing else.
+        struct Picky;
+
+        impl Protocol for Picky {
+            fn name(&self) -> &str {
+                "picky"
+            }
+
+            fn info(&self) -> LayerInfo {
+                LayerInfo::new(Edge::Packets, Edge::Packets).shared_slot::<Trouble>()
+            }
+
+            fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+                if matches!(chain.meta().destination(), Address::Ip(end) if end.port() == 9) {
+                    return cx.reply(chain);
+                }
+                cx.set_slot(&mut chain, Trouble::PORT_UNREACHABLE);
+                cx.down(chain)
+            }
+
+            fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+                cx.drop(chain, DropReason::UNBOUND)
+            }
+        }
+
+        let pool = testing::pool();
+        let layers: Vec<Box<dyn Protocol>> =
+            vec![Box::new(Udp::new().any_port(true)), Box::new(Picky)];
+        let mut rig = Rig::new(&pool, Edge::Packets, layers);
+        feed(&mut rig, &datagram(4000, 9, b"hello", V4), V4);
+        assert_eq!(rig.sent(), [datagram(9, 4000, b"hello", V4)]);
+        let other = datagram(4000, 10, b"hello", V6);
+        feed(&mut rig, &other, V6);
+        assert_eq!(rig.sent(), [other]);
+        let to_all = ("192.0.2.2:0", "255.255.255.255:0");
+        feed(&mut rig, &datagram(4000, 10, b"hello", to_all), to_all);
+        assert!(rig.sent().is_empty());
+        assert_eq!(rig.drops("udp", DropReason::UNBOUND), 1);
+        rig.finish();
+    }
+
+    #[test]
     fn a_checksum_of_zero_is_sent_as_all_ones() {
         let mut rig = rig(Udp::new(), Box::new(Echo::new()));
         // Two bytes of data that make the sum of everything 0xffff.
