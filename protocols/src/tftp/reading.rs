@@ -275,8 +275,11 @@ impl Reading {
         Ok(Flow::On)
     }
 
-    /// There were no buffers to read into: once more, later.
+    /// There were no buffers to read into: once more, later. What this thread's cache has, the
+    /// store's cannot find.
+    #[cold]
     fn starve(&self, talk: &mut Talk, hands: &mut Hands<'_, '_>) -> Flow {
+        hands.cx.pool().flush();
         talk.stall(hands.cx.now());
         Flow::On
     }
