@@ -26,7 +26,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use mbuf::{
-    Pool,
+    Class, Pool,
     io::{
         Datagram, DatagramOptions, TunTap,
         reactor::{Port, Reactor},
@@ -97,7 +97,8 @@ fn run(cli: &Cli) -> Result<()> {
     } else {
         registry.plan(stack).context("the text")?
     };
-    let pool = Pool::builder().headroom(128).build()?;
+    let pool = Pool::builder().headroom(128).count(Class::Small, 8192).count(Class::K2, 4096);
+    let pool = pool.build()?;
     let stack = plan.build(&pool)?;
     print!("{plan}");
     if cli.hex {

@@ -8,10 +8,12 @@ use std::{
 
 use mbuf::{
     Address, Batch, Chain, Class, Pool,
+    io::store::Folder,
     stack::{
         Context, Edge, LayerInfo, Outcome, PortId, Protocol, Sessions, Signal, Stack, Time, Timer,
     },
 };
+use mbuf_protocols::Tftp;
 
 struct Counting;
 
@@ -143,4 +145,43 @@ fn sessions_allocate_nothing_for_a_packet() {
     let sessions = Sessions::new(|_, pool| Stack::pile(pool, Edge::Packets, layers()));
     let stack = Stack::pile(&pool, Edge::Packets, vec![Box::new(sessions)]).unwrap();
     assert_eq!(allocations_in_steady_state(stack, &pool), 0);
+}
+
+/// By the thread of the stack; that of the store reads files, and is not counted.
+#[test]
+fn tftp_allocates_nothing_for_a_block() {
+    let here = tempfile::tempdir().unwrap();
+    std::fs::write(here.path().join("f"), vec![7; 2 << 20]).unwrap();
+    // Large: a store that finds no buffers has a timer armed, whose first time allocates.
+    let pool = Pool::with_memory(64 << 20).unwrap();
+    let tftp = Tftp::folder(Folder::open(here.path()).unwrap());
+    let mut stack = Stack::pile(&pool, Edge::Packets, vec![Box::new(tftp)]).unwrap();
+    stack.open();
+    let mut ask = |bytes: &[u8]| {
+        let mut chain = pool.chain_from(bytes).unwrap();
+        chain.meta_mut().set_source(Address::Ip(([192, 0, 2, 1], 3000).into()));
+        stack.input_one(PORT, chain);
+        loop {
+            if let Some(block) = stack.poll_output(PORT).pop() {
+                stack.flushed(PORT);
+                return block.len();
+            }
+            // The store's thread has the turn.
+            std::thread::yield_now();
+            stack.poll();
+        }
+    };
+    assert_eq!(ask(b"\0\x01f\0octet\0"), 516);
+    let mut block = 0_u16;
+    let mut count = |blocks: u16| {
+        let before = ALLOCATIONS.get();
+        for _ in 0..blocks {
+            block += 1;
+            let [high, low] = block.to_be_bytes();
+            assert_eq!(ask(&[0, 4, high, low]), 516);
+        }
+        ALLOCATIONS.get() - before
+    };
+    count(1000);
+    assert_eq!(count(3000), 0);
 }

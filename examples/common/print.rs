@@ -3,6 +3,8 @@
 use std::{
     fmt,
     io::{self, Write},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::ensure;
@@ -29,6 +31,11 @@ pub fn books(reactor: Reactor, pool: &Pool) -> anyhow::Result<()> {
     let layers = reactor.stack_stats();
     say(format_args!("{}\n\n{layers}", reactor.stats()));
     drop(reactor);
+    // The thread of a store may have a few yet: they come back when it has seen the end.
+    let until = Instant::now() + Duration::from_secs(5);
+    while pool.stats().in_use() > 0 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
     say(format_args!("{}", pool.stats()));
     for layer in &layers.layers {
         let gone = layer.imbalance();

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
     str::FromStr,
 };
 
@@ -11,8 +12,8 @@ use mbuf_protocols::Dns;
 
 use crate::common::quantity;
 
-/// A machine behind a TAP: answers ARP, neighbour discovery, ping, and UDP echo. It makes the TAP, which needs root or
-/// a network namespace of one's own (unshare -rn), and takes it away again at its end.
+/// A machine behind a TAP: answers ARP, neighbour discovery, ping, and UDP echo, and serves files by TFTP. It makes the
+/// TAP, which needs root or a network namespace of one's own (unshare -rn), and takes it away again at its end.
 #[derive(Debug, Parser)]
 #[command(name = "host")]
 pub struct Arguments {
@@ -45,6 +46,12 @@ pub struct Arguments {
     /// several times.
     #[arg(long, value_name = "NAME=ADDR")]
     pub dns: Vec<Named>,
+    /// Serves the files beneath this folder by TFTP, on port 69, to whoever asks.
+    #[arg(long, value_name = "DIR")]
+    pub tftp: Option<PathBuf>,
+    /// Takes new files there, too; none that is there is replaced.
+    #[arg(long, requires = "tftp")]
+    pub tftp_write: bool,
     /// Memory for packets.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = quantity::bytes)]
     pub memory: usize,

@@ -1,12 +1,13 @@
 //! A whole machine in one process, behind a TAP: Ethernet, ARP and neighbour discovery, IPv4 and IPv6
-//! with fragments, ICMP and ICMPv6, UDP, the echo and discard services, and DNS for names that it is
-//! told (`--dns`). The kernel's own `ping` is its first user:
+//! with fragments, ICMP and ICMPv6, UDP, the echo and discard services, DNS for names that it is told
+//! (`--dns`), and files by TFTP (`--tftp`). The kernel's own `ping` is its first user:
 //!
 //! ```console
-//! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 &
+//! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 --tftp /srv/tftp &
 //! ping -c 3 10.7.0.2          # in the same namespace, or as root without one
 //! ping -c 1 -s 60000 fd00::2
 //! echo hello | socat - udp:10.7.0.2:7
+//! curl tftp://10.7.0.2/motd
 //! ```
 
 mod cli;
@@ -19,15 +20,16 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use mbuf::{
     BuildError, Pool,
-    io::{Offloads, TunTap, reactor::Reactor},
+    io::{Offloads, TunTap, reactor::Reactor, store::Folder},
     stack::{Edge, Stack},
 };
 use mbuf_protocols::{
-    Discard, Dns, Echo,
+    Discard, Dns, Echo, Tftp,
     dns::{self, BadName},
     net::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, ethertype, ipv6::link_local, protocol,
     },
+    tftp,
 };
 
 use crate::{
@@ -57,6 +59,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         "--ip and --kernel are both {}: one is the machine's, one the kernel's",
         network.address
     );
+    let folder = arguments.tftp.as_deref().map(Folder::open).transpose().context("--tftp")?;
     let pool = Pool::with_memory(arguments.memory).context("--memory")?;
     let mut tap = TunTap::builder()
         .tap()
@@ -74,7 +77,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut reactor = Reactor::builder(&pool).grace(common::stop::GRACE).build()?;
     let (name, mtu) = (tap.name().to_owned(), tap.mtu());
     let names = names(&arguments.dns).context("--dns")?;
-    reactor.attach(machine(&pool, arguments, mtu, names)?, vec![Box::new(tap)])?;
+    let stack = machine(&pool, arguments, mtu, names, folder.as_ref())?;
+    reactor.attach(stack, vec![Box::new(tap)])?;
     stop.ends(reactor.handle());
 
     let mut out = std::io::stdout().lock();
@@ -90,6 +94,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     writeln!(out, "ping {}; UDP: echo on port {ECHO}, discard on {DISCARD}", network.address)?;
     if !arguments.dns.is_empty() {
         writeln!(out, "DNS on port {} for {} addresses", dns::PORT, arguments.dns.len())?;
+    }
+    if let Some(folder) = &arguments.tftp {
+        let may = if arguments.tftp_write { "read and written" } else { "read" };
+        writeln!(out, "TFTP: {} may be {may} on port {}", folder.display(), tftp::PORT)?;
     }
     out.flush()?;
     drop(out);
@@ -118,8 +126,8 @@ fn names(names: &[Named]) -> Result<Dns, BadName> {
 /// The layers of the machine.
 ///
 /// ```text
-///           echo  discard  DNS
-///            | 7     | 9   | 53
+///           echo  discard  DNS  tftp        if there is a folder: on port 69, and on a port of its
+///            | 7     | 9   | 53  | 69, *     own for each transfer
 ///  ICMP         UDP          ICMPv6
 ///    | 1    17 |   | 17        | 58
 ///        IPv4         IPv6
@@ -135,6 +143,7 @@ fn machine(
     arguments: &Arguments,
     mtu: usize,
     names: Dns,
+    folder: Option<&Folder>,
 ) -> Result<Stack, BuildError> {
     let Network { address, prefix } = arguments.ip;
     let mac = arguments.mac.0;
@@ -156,7 +165,8 @@ fn machine(
     let ip6 = builder.layer(ip6);
     let icmp = builder.layer(Icmp::new());
     let icmp6 = builder.layer(Icmpv6::new());
-    let udp = builder.layer(Udp::new().offload(arguments.offload));
+    let udp = Udp::new().offload(arguments.offload).any_port(folder.is_some());
+    let udp = builder.layer(udp);
     let echo = builder.layer(Echo::new());
     let discard = builder.layer(Discard::new());
     builder.port(Edge::Packets, ethernet);
@@ -170,6 +180,11 @@ fn machine(
     if !arguments.dns.is_empty() {
         let names = builder.layer(names);
         builder.bind(udp, dns::PORT.into(), names);
+    }
+    if let Some(folder) = folder {
+        let tftp = Tftp::folder(folder.clone()).write(arguments.tftp_write).own_ports(true);
+        let tftp = builder.layer(tftp);
+        builder.bind(udp, tftp::PORT.into(), tftp).stack(udp, tftp);
     }
     builder.build()
 }

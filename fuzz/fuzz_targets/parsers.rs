@@ -16,13 +16,16 @@ use mbuf::{
     testing::{MemoryHandle, MemoryItem, MemoryStore, Starve, assert_all_free},
 };
 use mbuf_fuzz::{Handle, Layout, Program, check_books, settle};
-use mbuf_protocols::{Chargen, Discard, Echo, FileReceiver, FileSender, Framing, Prefix};
+use mbuf_protocols::{Chargen, Discard, Echo, FileReceiver, FileSender, Framing, Prefix, Tftp};
 
 const PORT: PortId = PortId(0);
 /// The size of a transfer's chunks.
 const CHUNK: usize = 1024;
 /// What the ends of a transfer read ahead, and give to their stores.
 const AHEAD: usize = 16 * CHUNK;
+/// Transfers of TFTP at once, and what each may hold.
+const TRANSFERS: usize = 4;
+const TRANSFER: usize = 256 << 10;
 /// Bytes of a DATA message before the chunk.
 const DATA_HEADER: usize = 56;
 
@@ -41,6 +44,7 @@ enum Plugin {
     Framing { prefix: u8, max: u16, timed: bool },
     FileSender { framed: bool, preserve: bool, items: Vec<Item>, disk: Disk },
     FileReceiver { framed: bool, overwrite: bool, disk: Disk },
+    Tftp { write: bool, overwrite: bool, len: u16, disk: Disk },
 }
 
 /// Something to be sent.
@@ -107,6 +111,14 @@ enum Bytes {
         no: u32,
         body: Vec<u8>,
     },
+    /// A message of TFTP.
+    Tftp {
+        opcode: u8,
+        number: u16,
+        name: u8,
+        options: Vec<(u8, u16)>,
+        len: u16,
+    },
 }
 
 impl Plugin {
@@ -136,6 +148,15 @@ impl Plugin {
                 let disk = disk.spoil(&store);
                 let receiver = FileReceiver::new(Box::new(store)).overwrite(*overwrite);
                 transfer(*framed, receiver.chunk(CHUNK).in_store(AHEAD), disk)
+            }
+            Plugin::Tftp { write, overwrite, len, disk } => {
+                let store = MemoryStore::sending(pool, []);
+                let disk = disk.spoil(&store);
+                disk.put("f0", &vec![b'\n'; (*len).into()]);
+                let tftp = Tftp::new(Box::new(store)).write(*write).overwrite(*overwrite);
+                let tftp = tftp.transfers(TRANSFERS).max_size(40_000);
+                let bound = TRANSFERS * TRANSFER;
+                SetUp { disk: Some(disk), ..alone(Edge::Packets, tftp, bound) }
             }
         }
     }
@@ -208,6 +229,9 @@ impl Bytes {
             }
             Bytes::Right { kind, no, tail } => right(2 + kind % 9, u32::from(no % 4), *tail),
             Bytes::Message { kind, flags, no, body } => message(*kind % 12, *flags, *no, body),
+            Bytes::Tftp { opcode, number, name, options, len } => {
+                tftp(*opcode % 8, *number, *name, options, *len)
+            }
         };
         match edge {
             Edge::Packets => message,
@@ -218,6 +242,29 @@ impl Bytes {
 
 fn message(kind: u8, flags: u8, no: u32, body: &[u8]) -> Vec<u8> {
     [&[kind, flags, 0, 0][..], &no.to_be_bytes(), body].concat()
+}
+
+fn tftp(opcode: u8, number: u16, name: u8, options: &[(u8, u16)], len: u16) -> Vec<u8> {
+    let mut message = vec![0, opcode];
+    match opcode {
+        1 | 2 => {
+            let name = [&b"f0"[..], b"f1", b"a/b", b"../x", b"f0/y"][usize::from(name) % 5];
+            let mode = [&b"octet"[..], b"netascii", b"mail"][usize::from(number) % 3];
+            message.extend([name, b"\0", mode, b"\0"].concat());
+            for (option, value) in options {
+                let names = ["blksize", "timeout", "tsize", "windowsize", "other"];
+                let option = names[usize::from(*option) % names.len()];
+                message.extend(format!("{option}\0{value}\0").into_bytes());
+            }
+        }
+        _ => {
+            message.extend(number.to_be_bytes());
+            if opcode == 3 {
+                message.extend(vec![name; usize::from(len) % 2048]);
+            }
+        }
+    }
+    message
 }
 
 fn right(kind: u8, no: u32, tail: u8) -> Vec<u8> {

@@ -20,6 +20,7 @@
 //! | [`tunnel::Gre`] | anything over IP (RFC 2784, 2890) | IP | packets, by EtherType |
 //! | [`tunnel::Mpls`] | labels (RFC 3032) | Ethernet | packets, by label |
 //! | [`Relay`] | passes on between two lower edges | packets, twice | nothing |
+//! | [`Tftp`] | serves files, and takes them if it may (RFC 1350) | UDP, or a UDP socket | nothing |
 //! | [`Dns`] | answers for names of its own (RFC 1035) | UDP, or a UDP socket | nothing |
 //!
 //! [`mod@template`] is a layer to copy, and [`registry`] makes stacks of text.
@@ -55,6 +56,7 @@ pub mod net;
 pub mod registry;
 pub mod relay;
 pub mod template;
+pub mod tftp;
 pub mod tunnel;
 
 pub use chargen::Chargen;
@@ -67,6 +69,7 @@ pub use framing::{Framing, Prefix};
 #[cfg(feature = "registry")]
 pub use registry::Registry;
 pub use relay::Relay;
+pub use tftp::Tftp;
 
 use mbuf::{Address, Meta, stack::DropReason};
 

@@ -102,7 +102,9 @@ impl Udp {
     }
 
     /// Hands what is for a port that nobody is bound to up to the layer that stands above without
-    /// a key, instead of answering that the port is unreachable.
+    /// a key, instead of answering that the port is unreachable. That layer may still have it
+    /// answered so: it sets [`Trouble::PORT_UNREACHABLE`] in the shared slot, and sends the chain
+    /// down again as it is.
     ///
     /// ```
     /// # use mbuf_protocols::net::Udp;
@@ -113,12 +115,15 @@ impl Udp {
         self
     }
 
-    /// Nobody is bound to the port (RFC 1122, 4.1.3.1).
+    /// Nobody is bound to the port.
     #[cold]
-    fn unbound(&self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
-        if self.any_port {
-            return cx.up(chain);
-        }
+    fn unbound(&self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        if self.any_port { cx.up(chain) } else { self.unreachable(chain, cx.edge(), cx) }
+    }
+
+    /// Nobody is at the port (RFC 1122, 4.1.3.1); it came by that lower edge.
+    #[cold]
+    fn unreachable(&self, mut chain: Chain, edge: usize, cx: &mut Context<'_>) -> Outcome {
         let to_many = match chain.meta().destination() {
             Address::Ip(SocketAddr::V4(to)) => to.ip().is_multicast() || to.ip().is_broadcast(),
             Address::Ip(SocketAddr::V6(to)) => to.ip().is_multicast(),
@@ -128,7 +133,7 @@ impl Udp {
             return cx.drop(chain, DropReason::UNBOUND);
         }
         cx.set_slot(&mut chain, Trouble::PORT_UNREACHABLE);
-        cx.down_edge(cx.edge(), chain)
+        cx.down_edge(edge, chain)
     }
 }
 
@@ -179,6 +184,11 @@ impl Protocol for Udp {
         let Address::Ip(destination) = chain.meta().destination() else {
             return cx.drop(chain, NO_ROUTE);
         };
+        if self.any_port && !cx.slot::<Trouble>(&chain).is_none() {
+            // What was handed up comes back.
+            let edge = usize::from(cx.lower_edges() > 1 && destination.is_ipv6());
+            return self.unreachable(chain, edge, cx);
+        }
         // Without a source of the same family the checksum is made as if from nobody; IP, which
         // chooses the source, brings it up to date.
         let (source, port) = match chain.meta().source() {
@@ -405,6 +415,49 @@ mod tests {
         feed(&mut rig, &datagram(9, 4008, b"anybody?", to_group), to_group);
         assert!(rig.sent().is_empty());
         assert_eq!(rig.drops("udp", DropReason::UNBOUND), 2);
+        rig.finish();
+    }
+
+    #[test]
+    fn what_is_for_any_port_may_be_sent_back_as_unreachable() {
+        /// Takes what is for port 9, and nothing else.
+        struct Picky;
+
+        impl Protocol for Picky {
+            fn name(&self) -> &str {
+                "picky"
+            }
+
+            fn info(&self) -> LayerInfo {
+                LayerInfo::new(Edge::Packets, Edge::Packets).shared_slot::<Trouble>()
+            }
+
+            fn input(&mut self, mut chain: Chain, cx: &mut Context<'_>) -> Outcome {
+                if matches!(chain.meta().destination(), Address::Ip(end) if end.port() == 9) {
+                    return cx.reply(chain);
+                }
+                cx.set_slot(&mut chain, Trouble::PORT_UNREACHABLE);
+                cx.down(chain)
+            }
+
+            fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+                cx.drop(chain, DropReason::UNBOUND)
+            }
+        }
+
+        let pool = testing::pool();
+        let layers: Vec<Box<dyn Protocol>> =
+            vec![Box::new(Udp::new().any_port(true)), Box::new(Picky)];
+        let mut rig = Rig::new(&pool, Edge::Packets, layers);
+        feed(&mut rig, &datagram(4000, 9, b"hello", V4), V4);
+        assert_eq!(rig.sent(), [datagram(9, 4000, b"hello", V4)]);
+        let other = datagram(4000, 10, b"hello", V6);
+        feed(&mut rig, &other, V6);
+        assert_eq!(rig.sent(), [other]);
+        let to_all = ("192.0.2.2:0", "255.255.255.255:0");
+        feed(&mut rig, &datagram(4000, 10, b"hello", to_all), to_all);
+        assert!(rig.sent().is_empty());
+        assert_eq!(rig.drops("udp", DropReason::UNBOUND), 1);
         rig.finish();
     }
 

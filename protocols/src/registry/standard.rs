@@ -2,17 +2,21 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
+use mbuf::io::store::Folder;
+
 use super::{Options, Refused, Registry, error::one_of};
 use crate::{
-    Chargen, Discard, Echo, Framing, Prefix, Relay,
+    Chargen, Discard, Dns, Echo, Framing, Prefix, Relay, Tftp, dns,
     net::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, Vlan, ethertype, ipv6::link_local,
         protocol,
     },
+    tftp,
     tunnel::{Geneve, Gre, Mpls, Vxlan},
 };
 
@@ -28,6 +32,7 @@ const PREFIXES: [(&str, Prefix); 6] = [
 
 pub(super) fn register(registry: &mut Registry) {
     services(registry);
+    servers(registry);
     hosts(registry);
     hosts_of_ipv6(registry);
     tunnels(registry);
@@ -66,6 +71,64 @@ fn services(registry: &mut Registry) {
         })
         .under("udp", 19);
     registry.register("relay", |_| Ok(Relay::new()));
+}
+
+/// Who answers of names, and of files.
+fn servers(registry: &mut Registry) {
+    registry
+        .register("dns", |options| {
+            let mut dns = Dns::new();
+            for zone in options.take_all::<String>("zone")? {
+                dns = dns.origin(&zone).map_err(|error| options.refuse("zone", error))?;
+            }
+            let ttl = options.take("ttl")?.unwrap_or(3600);
+            for kind in ["a", "aaaa", "txt", "cname", "ptr"] {
+                for NameAnd(name, value) in options.take_all(kind)? {
+                    let data = match kind {
+                        "a" => value.parse().map(dns::Data::A).ok(),
+                        "aaaa" => value.parse().map(dns::Data::Aaaa).ok(),
+                        "txt" => Some(dns::Data::Txt(value)),
+                        "cname" => Some(dns::Data::Cname(value)),
+                        _ => Some(dns::Data::Ptr(value)),
+                    };
+                    let data = data.ok_or_else(|| options.refuse(kind, "the address is malformed"));
+                    let with = dns.record(&name, ttl, data?);
+                    dns = with.map_err(|error| options.refuse(kind, error))?;
+                }
+            }
+            Ok(dns)
+        })
+        .under("udp", dns::PORT.into());
+    registry
+        .register("tftp", |options| {
+            let root = options.required::<PathBuf>("root")?;
+            let folder = Folder::open(&root).map_err(|error| options.refuse("root", error))?;
+            let mut tftp = Tftp::folder(folder)
+                .write(options.take("write")?.unwrap_or(false))
+                .overwrite(options.take("overwrite")?.unwrap_or(false))
+                .own_ports(options.take("own_ports")?.unwrap_or(false));
+            if let Some(bytes) = options.take("max_size")? {
+                tftp = tftp.max_size(bytes);
+            }
+            if let Some(bytes) = options.take("max_block")? {
+                tftp = tftp.max_block(bytes);
+            }
+            Ok(tftp)
+        })
+        .under("udp", tftp::PORT.into());
+}
+
+/// A name, a space, and what it has.
+struct NameAnd(String, String);
+
+impl FromStr for NameAnd {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, value) =
+            text.split_once(' ').ok_or("a name, a space and its data are wanted")?;
+        Ok(Self(name.to_owned(), value.trim().to_owned()))
+    }
 }
 
 /// The address of a station that is not told its own: one that is locally administered.

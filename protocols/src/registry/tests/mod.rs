@@ -388,3 +388,29 @@ fn tunnels_know_their_keys() {
     let error = Registry::standard().plan("ipv4|udp|vxlan(vni=0x1000000)|eth|ipv4").unwrap_err();
     assert_eq!((error.column(), error.message()), (20, "layer `vxlan`: a VNI has 24 bits"));
 }
+
+#[test]
+fn servers_are_made_of_what_they_are_told() {
+    let folder = std::env::temp_dir();
+    let tftp = format!("udp|tftp(root=\"{}\", write=true, max_size=100)", folder.display());
+    let plan = registry().plan(&tftp).unwrap();
+    assert_eq!(plan.bindings().next().unwrap().key, Some(69));
+    assert_eq!(refused("packets|tftp"), "layer `tftp` needs the option `root`");
+    assert!(refused("packets|tftp(root=/nonexistent)").contains("open of /nonexistent: ENOENT"));
+
+    let pool = testing::pool();
+    let dns = "packets|dns(zone=example.org, a=\"www.example.org 192.0.2.1\", ttl=60)";
+    let mut stack = registry().build(&pool, dns).unwrap();
+    stack.open();
+    let question = b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\0\x01";
+    stack.input_one(PortId(0), pool.chain_from(question).unwrap());
+    let answer = stack.poll_output(PortId(0)).pop().unwrap().to_vec().unwrap();
+    assert!(answer.ends_with(&[0, 0, 0, 60, 0, 4, 192, 0, 2, 1]), "{answer:?}");
+    assert!(refused("packets|dns(a=\"www 192.0.2\")").ends_with("the address is malformed"));
+    assert!(refused("packets|dns(a=www)").contains("a name, a space"));
+    assert!(refused("packets|dns(zone=a..b)").contains("is no name"));
+}
+
+fn refused(text: &str) -> String {
+    registry().plan(text).unwrap_err().message().to_owned()
+}
