@@ -54,6 +54,8 @@ pub mod net;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod relay;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 pub mod template;
 pub mod tunnel;
 
