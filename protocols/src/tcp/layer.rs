@@ -11,9 +11,11 @@ impl Protocol for Tcp {
     }
 
     fn info(&self) -> LayerInfo {
-        LayerInfo::new(Edge::Packets, Edge::Packets)
-            .min_header(20)
-            .reasons(&[BAD_CHECKSUM, NO_ROUTE, TOO_BIG])
+        LayerInfo::new(Edge::Packets, Edge::Packets).min_header(20).reasons(&[
+            BAD_CHECKSUM,
+            NO_ROUTE,
+            TOO_BIG,
+        ])
     }
 
     fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {

@@ -44,7 +44,11 @@ use smoltcp::{
     wire::{HardwareAddress, IpCidr, TcpPacket},
 };
 
-use self::{connection::Connection, device::Device, wire::{instant, packet, segment_of}};
+use self::{
+    connection::Connection,
+    device::Device,
+    wire::{instant, packet, segment_of},
+};
 use crate::net::ipv4::{BAD_CHECKSUM, NO_ROUTE, TOO_BIG};
 
 /// Makes the layers of a connection.
@@ -157,7 +161,8 @@ impl Tcp {
             return Err(DropReason::MALFORMED);
         }
         let partial = mbuf::meta::Offload::CHECKSUM_PARTIAL;
-        let known = chain.meta().offload().intersects(partial | mbuf::meta::Offload::CHECKSUM_VERIFIED);
+        let known =
+            chain.meta().offload().intersects(partial | mbuf::meta::Offload::CHECKSUM_VERIFIED);
         if !known && !tcp.verify_checksum(&source, &local) {
             return Err(BAD_CHECKSUM);
         }
@@ -191,8 +196,7 @@ impl Tcp {
             return Err(DropReason::UNBOUND);
         };
         let state = |c: &&Connection| self.sockets.get::<Socket<'_>>(c.handle).state();
-        let half_open =
-            self.connections.iter().filter(|c| state(c) == State::SynReceived).count();
+        let half_open = self.connections.iter().filter(|c| state(c) == State::SynReceived).count();
         if self.connections.len() >= self.max_connections || half_open >= self.backlog {
             return Err(DropReason::LIMIT);
         }
@@ -277,15 +281,15 @@ impl Tcp {
         }
         let delay = self.interface.poll_delay(instant(cx), &self.sockets);
         // What may be sent at once, but was not, comes with the credit.
-        let delay = delay.map(|delay| cx.now() + Duration::from(delay).max(Duration::from_millis(1)));
+        let delay =
+            delay.map(|delay| cx.now() + Duration::from(delay).max(Duration::from_millis(1)));
         let inner = self.connections.iter().filter_map(|one| one.stack.next_timeout()).min();
         let next = [delay, inner].into_iter().flatten().min();
         if self.alarm.map(|(_, at)| at) != next {
             if let Some((timer, _)) = self.alarm.take() {
                 cx.cancel(timer);
             }
-            self.alarm =
-                next.and_then(|at| Some((cx.arm(at.since(cx.now()))?, at)));
+            self.alarm = next.and_then(|at| Some((cx.arm(at.since(cx.now()))?, at)));
         }
     }
 
