@@ -20,6 +20,7 @@
 //! | [`tunnel::Gre`] | anything over IP (RFC 2784, 2890) | IP | packets, by EtherType |
 //! | [`tunnel::Mpls`] | labels (RFC 3032) | Ethernet | packets, by label |
 //! | [`Relay`] | passes on between two lower edges | packets, twice | nothing |
+//! | `tcp::Tcp` (feature `tcp`) | TCP (RFC 9293), through smoltcp, for servers | IP | nothing; a stack a connection |
 //! | [`Dns`] | answers for names of its own (RFC 1035) | UDP, or a UDP socket | nothing |
 //!
 //! [`mod@template`] is a layer to copy, and [`registry`] makes stacks of text.

@@ -81,7 +81,7 @@ impl World {
 
     /// A millisecond goes by.
     fn step(&mut self) {
-        self.now = self.now + Duration::from_millis(1);
+        self.now += Duration::from_millis(1);
         let now = Instant::from_micros(self.now.as_nanos() as i64 / 1000);
         self.device.room = 64;
         self.client.poll_egress(now, &mut self.device, &mut self.sockets);
@@ -193,5 +193,51 @@ fn what_is_malformed_or_has_a_wrong_checksum_is_dropped() {
     let stats = world.server.stats();
     assert_eq!(stats.dropped(BAD_CHECKSUM), 1, "{stats:?}");
     assert_eq!(stats.dropped(DropReason::MALFORMED), 1);
+    world.finish();
+}
+
+#[test]
+fn shutdown_resets_what_is_open_and_refuses_what_comes_later() {
+    let mut world = World::new(echo(), 0);
+    let handle = world.exchange(1000);
+    world.server.signal(Signal::Shutdown);
+    let late = world.connect(7, 50_001);
+    for _ in 0..5 {
+        world.step();
+    }
+    assert_eq!(world.socket(handle).state(), State::Closed);
+    assert_ne!(world.socket(late).state(), State::Established);
+    world.finish();
+}
+
+#[test]
+fn a_reset_by_the_peer_frees_its_place() {
+    let mut world = World::new(echo().max_connections(1), 0);
+    let handle = world.exchange(1000);
+    world.socket(handle).abort();
+    world.step();
+    let next = world.connect(7, 50_001);
+    for _ in 0..5 {
+        world.step();
+    }
+    assert_eq!(world.socket(next).state(), State::Established);
+    world.finish();
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_read_from() {
+    let mut world = World::new(echo(), 0);
+    let handle = world.connect(7, 50_000);
+    let mut sent = 0;
+    for _ in 0..5000 {
+        world.step();
+        let socket = world.socket(handle);
+        if socket.can_send() {
+            sent += socket.send_slice(&[7; 10_000]).unwrap();
+        }
+    }
+    // Four buffers of 64 KiB, and a piece or two in the session.
+    assert!((128 << 10..400 << 10).contains(&sent), "{sent}");
+    assert!(world.server.held().footprint < 100 << 10);
     world.finish();
 }
