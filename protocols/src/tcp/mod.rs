@@ -111,6 +111,12 @@ impl Tcp {
     }
 
     /// Listens on a port; the factory makes the layers of each connection, lowest first.
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// let tcp = Tcp::new(&[]).listen(7, || vec![Box::new(mbuf_protocols::Echo::new())]);
+    /// assert!(format!("{tcp:?}").contains("ports: 1"));
+    /// ```
     pub fn listen<F>(mut self, port: u16, factory: F) -> Self
     where
         F: FnMut() -> Vec<Box<dyn Protocol>> + Send + 'static,
@@ -122,24 +128,48 @@ impl Tcp {
     }
 
     /// At most so many connections, those in TIME-WAIT among them (usual: 64).
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// let tcp = Tcp::new(&[]).max_connections(9);
+    /// assert!(format!("{tcp:?}").contains("max_connections: 9"));
+    /// ```
     pub fn max_connections(mut self, n: usize) -> Self {
         self.max_connections = n;
         self
     }
 
     /// At most so many connections that are not open yet (usual: 16).
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// let tcp = Tcp::new(&[]).backlog(9);
+    /// assert!(format!("{tcp:?}").contains("backlog: 9"));
+    /// ```
     pub fn backlog(mut self, n: usize) -> Self {
         self.backlog = n;
         self
     }
 
     /// The size of a connection's two buffers, each (usual: 64 KiB).
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// let tcp = Tcp::new(&[]).buffers(4096);
+    /// assert!(format!("{tcp:?}").contains("buffer: 4096"));
+    /// ```
     pub fn buffers(mut self, bytes: usize) -> Self {
         self.buffer = bytes.clamp(1 << 10, 1 << 20);
         self
     }
 
     /// A peer that answers nothing for so long is reset (usual: 120 s).
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// let tcp = Tcp::new(&[]).timeout(std::time::Duration::from_secs(9));
+    /// assert!(format!("{tcp:?}").contains("timeout: 9s"));
+    /// ```
     pub fn timeout(mut self, after: Duration) -> Self {
         self.timeout = after;
         self
@@ -322,6 +352,8 @@ impl fmt::Debug for Tcp {
             .field("max_connections", &self.max_connections)
             .field("backlog", &self.backlog)
             .field("buffer", &self.buffer)
+            .field("timeout", &self.timeout)
+            .field("ports", &self.listeners.len())
             .finish_non_exhaustive()
     }
 }
