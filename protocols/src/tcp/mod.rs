@@ -1,26 +1,60 @@
-//! TCP (RFC 9293) over our IP layers, by [smoltcp](https://docs.rs/smoltcp).
+//! TCP (RFC 9293) over IPv4 and IPv6, by [smoltcp](https://docs.rs/smoltcp).
 //!
-//! Bound to [`Ipv4`](crate::net::Ipv4) and [`Ipv6`](crate::net::Ipv6) by protocol 6, IPv4 first;
-//! with one edge below everything goes there. Each port that is listened on has a factory, which
-//! makes the layers of a connection over bytes: a stack of its own, as in
-//! [`Sessions`](mbuf::stack::Sessions).
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |          source port          |       destination port        |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                        sequence number                        |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                     acknowledgment number                     |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! | offset| rsvd  |     flags     |            window             |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |           checksum            |        urgent pointer         |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |            options, up to 40 bytes, then data              ...
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! ```
 //!
-//! **Copies.** A segment is copied once on its way up, into one contiguous packet with a minimal IP
-//! header in front, since smoltcp reads nothing else; smoltcp then copies its data into the
-//! socket's buffer, and out of it into a chain. Down it is the same way back.
+//! [`Tcp`] is bound to [`Ipv4`](crate::net::Ipv4) and [`Ipv6`](crate::net::Ipv6) by protocol 6:
+//! over both, the lower edge 0 is IPv4 and 1 is IPv6 (bind them in this order); with one edge below
+//! everything goes there. Each connection has a stack of its own over bytes, whose layers a
+//! function makes, as in [`Sessions`](mbuf::stack::Sessions): one of
+//! [`listen`](Tcp::listen) or [`connect`](Tcp::connect).
+//!
+//! What a segment means is smoltcp's: sequence numbers, windows, retransmission, the state machine.
+//! This file's part is between it and the layers: the checksum, who may open a connection, and
+//! the moving of bytes. smoltcp's random numbers can be guessed from those before, so that it gets
+//! a fresh seed for each connection.
+//!
+//! **Copies.** Up: smoltcp copies the data of a segment out of its mbufs into the connection's
+//! buffer, and this layer copies it from there into a chain for the session. The IP header that
+//! smoltcp wants to see is written into the room that the real one has left; only a segment that
+//! lies in several mbufs is copied once more, to be in one piece. Down: this layer copies what the
+//! session sends into the connection's buffer, and smoltcp writes each segment from there into an
+//! mbuf that goes to the wire. So it is one copy each way beside smoltcp's own. A connection
+//! allocates from the heap as it begins (two buffers, its layers), and nothing afterwards.
 //!
 //! **Bounds.** Connections ([`max_connections`](Tcp::max_connections)), those not yet open
-//! ([`backlog`](Tcp::backlog)) and the buffers of each ([`buffers`](Tcp::buffers)). A SYN beyond
-//! them is dropped as [`DropReason::LIMIT`] and answered by a reset, one to a port that nobody listens on as
-//! [`DropReason::UNBOUND`]. A session whose output waits is given nothing to read, so that the
-//! window closes. A peer that is silent for too long is reset ([`timeout`](Tcp::timeout)).
+//! ([`backlog`](Tcp::backlog)) and the buffers of each ([`buffers`](Tcp::buffers)). Beyond the
+//! backlog the oldest half-open connection makes room, and so does one in TIME-WAIT beyond the
+//! connections; where there is none, a SYN is dropped as [`DropReason::LIMIT`] and answered by a
+//! reset. So is one to a port that nobody listens on, as [`DropReason::UNBOUND`]. A session's
+//! layers are made when its peer has shown that it is there, not by a SYN. A session whose output waits is
+//! given nothing to read, so that the window closes. A peer that is silent for too long is reset
+//! ([`timeout`](Tcp::timeout)). Where there is no buffer, one packet waits for it and nothing more
+//! is read or sent; it is tried again after ten milliseconds. A segment costs O(connections).
 
 mod connection;
-mod device;
+mod family;
 mod layer;
 #[cfg(test)]
 mod tests;
 mod wire;
+
+pub use self::wire::Header;
 
 use std::{
     collections::BTreeMap,
@@ -31,48 +65,66 @@ use std::{
 };
 
 use mbuf::{
-    Address, Chain,
-    stack::{
-        Context, DropReason, Edge, Held, LayerInfo, LayerStats, Outcome, Protocol, Signal, Stack,
-        StackStats, Time, Timer,
-    },
+    BuildError,
+    stack::{DropReason, Protocol, StackStats, Time, Timer},
 };
-use smoltcp::{
-    iface::{Config, Interface, SocketSet},
-    socket::tcp::{Socket, SocketBuffer, State},
-    time::Instant,
-    wire::{HardwareAddress, IpCidr, TcpPacket},
-};
+use smoltcp::iface::SocketHandle;
 
-use self::{
-    connection::Connection,
-    device::Device,
-    wire::{instant, packet, segment_of},
-};
-use crate::net::ipv4::{BAD_CHECKSUM, NO_ROUTE, TOO_BIG};
+use self::{connection::Connection, family::Family};
 
-/// Makes the layers of a connection.
-type Factory = Box<dyn FnMut() -> Vec<Box<dyn Protocol>> + Send>;
+/// A connection that the peer has reset, or to a peer that was silent for too long.
+pub const RESET: DropReason = DropReason("reset");
 
-/// TCP of a host, as a server.
+/// The layers of a connection, lowest first.
+type Layers = Vec<Box<dyn Protocol>>;
+type Factory = Box<dyn FnMut() -> Layers + Send>;
+
+/// TCP of a host.
 pub struct Tcp {
-    interface: Interface,
-    device: Device,
-    sockets: SocketSet<'static>,
+    /// IPv4 and IPv6.
+    families: [Family; 2],
     listeners: BTreeMap<u16, Factory>,
+    /// To be begun when the layer is opened.
+    calls: Vec<Call>,
+    opening: Vec<Opening>,
     connections: Vec<Connection>,
     max_connections: usize,
     backlog: usize,
     buffer: usize,
+    nagle: bool,
     timeout: Duration,
+    /// Cannot be guessed.
+    seeds: Box<dyn FnMut() -> u64 + Send>,
     alarm: Option<(Timer, Time)>,
     ending: bool,
+    footprint: usize,
+    /// Of connections that are over.
     gone: StackStats,
 }
 
+/// A connection to be begun here.
+struct Call {
+    local: SocketAddr,
+    peer: SocketAddr,
+    layers: Factory,
+}
+
+/// A connection that is not open yet.
+struct Opening {
+    family: usize,
+    handle: SocketHandle,
+    origin: Origin,
+}
+
+/// Who makes the layers.
+enum Origin {
+    Listener(u16),
+    Call(Factory),
+}
+
 impl Tcp {
-    /// TCP on these addresses, which are those of the IP layers below (8 at most; what is beyond
-    /// them is left out), for links that carry 1500 bytes.
+    /// TCP on these addresses, which are those of the IP layers below: up to 8 of each version;
+    /// what is beyond them, or no address of a single host, is left out.
     ///
     /// ```
     /// use mbuf::stack::Protocol;
@@ -83,51 +135,94 @@ impl Tcp {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(addresses: &[IpAddr]) -> Self {
-        let mut config = Config::new(HardwareAddress::Ip);
-        // Initial sequence numbers must not be guessed.
-        config.random_seed = RandomState::new().hash_one(0);
-        let mut device = Device::new(1500);
-        let mut interface = Interface::new(config, &mut device, Instant::ZERO);
-        interface.update_ip_addrs(|list| {
-            for &address in addresses {
-                let prefix = if address.is_ipv4() { 32 } else { 128 };
-                let _ = list.push(IpCidr::new(address.into(), prefix));
-            }
-        });
+        let (secret, mut n) = (RandomState::new(), 0_u64);
+        let seeds = move || {
+            n += 1;
+            secret.hash_one(n)
+        };
         Self {
-            interface,
-            device,
-            sockets: SocketSet::new(Vec::new()),
+            families: [false, true].map(|v6| Family::new(addresses, v6)),
             listeners: BTreeMap::new(),
+            calls: Vec::new(),
+            opening: Vec::new(),
             connections: Vec::new(),
             max_connections: 64,
             backlog: 16,
             buffer: 64 << 10,
+            nagle: true,
             timeout: Duration::from_secs(120),
+            seeds: Box::new(seeds),
             alarm: None,
             ending: false,
+            footprint: 0,
             gone: StackStats::default(),
         }
     }
 
-    /// Listens on a port; the factory makes the layers of each connection, lowest first.
+    /// Listens on a port (0 is none); the function makes the layers of each connection, lowest
+    /// first.
     ///
     /// ```
     /// # use mbuf_protocols::tcp::Tcp;
     /// let tcp = Tcp::new(&[]).listen(7, || vec![Box::new(mbuf_protocols::Echo::new())]);
     /// assert!(format!("{tcp:?}").contains("ports: 1"));
     /// ```
-    pub fn listen<F>(mut self, port: u16, factory: F) -> Self
+    pub fn listen<F>(mut self, port: u16, layers: F) -> Self
     where
         F: FnMut() -> Vec<Box<dyn Protocol>> + Send + 'static,
     {
         if port != 0 {
-            self.listeners.insert(port, Box::new(factory));
+            self.listeners.insert(port, Box::new(layers));
         }
         self
     }
 
-    /// At most so many connections, those in TIME-WAIT among them (usual: 64).
+    /// Connects from an address to another when the layer is opened. An unspecified local address
+    /// is chosen, and so is port 0. The layers are made, and opened, when the peer has answered; if
+    /// it resets instead, that segment is dropped as [`DropReason::REFUSED`]. A silent peer is given
+    /// up after ten seconds.
+    ///
+    /// # Errors
+    /// [`BuildError::Stack`] where the two cannot reach each other: different versions of IP, a
+    /// peer without address or port, or a local address that is not one of this host.
+    ///
+    /// ```
+    /// use mbuf_protocols::{Chargen, tcp::Tcp};
+    ///
+    /// let tcp = Tcp::new(&["192.0.2.1".parse()?]);
+    /// let tcp = tcp.connect("0.0.0.0:0".parse()?, "192.0.2.2:9".parse()?, || {
+    ///     vec![Box::new(Chargen::stream())]
+    /// })?;
+    /// let refused = tcp.connect("[::]:0".parse()?, "[2001:db8::2]:9".parse()?, Vec::new);
+    /// assert!(refused.unwrap_err().to_string().contains("no address"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn connect<F>(
+        mut self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        layers: F,
+    ) -> Result<Self, BuildError>
+    where
+        F: FnMut() -> Vec<Box<dyn Protocol>> + Send + 'static,
+    {
+        let family = &self.families[usize::from(local.is_ipv6())];
+        let ip = local.ip();
+        let wrong = if local.is_ipv6() != peer.is_ipv6() {
+            "of different versions of IP"
+        } else if peer.ip().is_unspecified() || peer.ip().is_multicast() || peer.port() == 0 {
+            "the peer is nobody"
+        } else if !if ip.is_unspecified() { family.has_addresses() } else { family.has(ip) } {
+            "the host has no address for it"
+        } else {
+            self.calls.push(Call { local, peer, layers: Box::new(layers) });
+            return Ok(self);
+        };
+        Err(BuildError::Stack(format!("tcp from {local} to {peer}: {wrong}")))
+    }
+
+    /// At most so many connections, those in TIME-WAIT among them (usual: 64). Those that are
+    /// begun here are not counted against it.
     ///
     /// ```
     /// # use mbuf_protocols::tcp::Tcp;
@@ -151,7 +246,7 @@ impl Tcp {
         self
     }
 
-    /// The size of a connection's two buffers, each (usual: 64 KiB).
+    /// The size of a connection's two buffers, each (usual: 64 KiB; 1 KiB to 1 MiB).
     ///
     /// ```
     /// # use mbuf_protocols::tcp::Tcp;
@@ -163,7 +258,41 @@ impl Tcp {
         self
     }
 
-    /// A peer that answers nothing for so long is reset (usual: 120 s).
+    /// The longest packet that the links take, IP header included: 1,500 unless told, at least 68,
+    /// and 1,280 for IPv6. [`Signal::Mtu`](mbuf::stack::Signal::Mtu) changes it later, for
+    /// connections that are open too.
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// let tcp = Tcp::new(&[]).mtu(576);
+    /// assert!(format!("{tcp:?}").contains("mtu: [576, 1280]"));
+    /// ```
+    pub fn mtu(mut self, bytes: usize) -> Self {
+        self.set_mtu(bytes);
+        self
+    }
+
+    fn set_mtu(&mut self, bytes: usize) {
+        for (family, least) in self.families.iter_mut().zip([68, 1280]) {
+            family.card.mtu = bytes.clamp(least, 65_535);
+            family.renew((self.seeds)());
+        }
+    }
+
+    /// Holds small pieces back while others are on their way (Nagle's algorithm; RFC 9293, 3.7.4),
+    /// unless it is told not to.
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// assert!(format!("{:?}", Tcp::new(&[]).nagle(false)).contains("nagle: false"));
+    /// ```
+    pub fn nagle(mut self, yes: bool) -> Self {
+        self.nagle = yes;
+        self
+    }
+
+    /// A peer that answers nothing for so long is reset (usual: 120 s). It is asked for a sign of
+    /// life after a quarter of that.
     ///
     /// ```
     /// # use mbuf_protocols::tcp::Tcp;
@@ -175,185 +304,39 @@ impl Tcp {
         self
     }
 
-    /// Gives one segment to smoltcp; why it is dropped, if it is.
-    fn segment(&mut self, chain: &Chain, cx: &mut Context<'_>) -> Result<(), DropReason> {
-        let (Address::Ip(from), Address::Ip(to)) =
-            (chain.meta().source(), chain.meta().destination())
-        else {
-            return Err(NO_ROUTE);
-        };
-        let (packet, header) = packet(chain, from.ip(), to.ip())?;
-        let (source, local) = (from.ip().into(), to.ip().into());
-        let Ok(tcp) = TcpPacket::new_checked(&packet[header..]) else {
-            return Err(DropReason::MALFORMED);
-        };
-        if tcp.src_port() == 0 || tcp.dst_port() == 0 {
-            return Err(DropReason::MALFORMED);
-        }
-        let partial = mbuf::meta::Offload::CHECKSUM_PARTIAL;
-        let known =
-            chain.meta().offload().intersects(partial | mbuf::meta::Offload::CHECKSUM_VERIFIED);
-        if !known && !tcp.verify_checksum(&source, &local) {
-            return Err(BAD_CHECKSUM);
-        }
-        if self.ending {
-            return Err(DropReason::CLOSED);
-        }
-        let (peer, port) = (SocketAddr::new(from.ip(), tcp.src_port()), tcp.dst_port());
-        let begins = tcp.syn() && !tcp.ack() && !tcp.rst();
-        let mut refused = Ok(());
-        if begins && !self.is_known(peer, to.ip(), port) {
-            refused = self.admit(to.ip(), port, cx);
-        }
-        self.device.incoming = Some(packet);
-        self.interface.poll_ingress_single(instant(cx), &mut self.device, &mut self.sockets);
-        // A SYN that smoltcp did not like leaves no socket behind.
-        self.forget(|socket| socket.state() == State::Listen);
-        refused
+    /// Leaves the checksum to the device
+    /// ([`Offload::CHECKSUM_PARTIAL`](mbuf::meta::Offload::CHECKSUM_PARTIAL)).
+    ///
+    /// ```
+    /// # use mbuf_protocols::tcp::Tcp;
+    /// assert!(format!("{:?}", Tcp::new(&[]).offload(true)).contains("offload: true"));
+    /// ```
+    pub fn offload(mut self, yes: bool) -> Self {
+        self.families.iter_mut().for_each(|family| family.card.out.offload = yes);
+        self
     }
 
-    fn is_known(&self, peer: SocketAddr, local: IpAddr, port: u16) -> bool {
-        self.connections.iter().any(|connection| {
-            let socket = self.sockets.get::<Socket<'_>>(connection.handle);
-            socket.remote_endpoint() == Some(peer.into())
-                && socket.local_endpoint() == Some(SocketAddr::new(local, port).into())
-        })
-    }
-
-    /// Makes room for the connection that a SYN begins.
-    fn admit(&mut self, to: IpAddr, port: u16, cx: &mut Context<'_>) -> Result<(), DropReason> {
-        let Some(factory) = self.listeners.get_mut(&port) else {
-            return Err(DropReason::UNBOUND);
-        };
-        let state = |c: &&Connection| self.sockets.get::<Socket<'_>>(c.handle).state();
-        let half_open = self.connections.iter().filter(|c| state(c) == State::SynReceived).count();
-        if self.connections.len() >= self.max_connections || half_open >= self.backlog {
-            return Err(DropReason::LIMIT);
-        }
-        let Ok(mut stack) = Stack::pile(cx.pool(), Edge::Bytes, factory()) else {
-            return Err(DropReason::REFUSED);
-        };
-        let waker = cx.waker();
-        stack.on_wake(move || waker.wake());
-        let buffer = || SocketBuffer::new(vec![0; self.buffer]);
-        let mut socket = Socket::new(buffer(), buffer());
-        socket.set_timeout(Some(self.timeout.into()));
-        socket.set_keep_alive(Some((self.timeout / 4).into()));
-        if socket.listen(SocketAddr::new(to, port)).is_err() {
-            return Err(DropReason::REFUSED);
-        }
-        let handle = self.sockets.add(socket);
-        self.connections.push(Connection::new(handle, stack));
-        Ok(())
-    }
-
-    /// Takes out the connections of which this holds.
-    fn forget(&mut self, which: impl Fn(&Socket<'_>) -> bool) {
-        let (sockets, gone) = (&mut self.sockets, &mut self.gone);
-        self.connections.retain(|connection| {
-            if !which(sockets.get::<Socket<'_>>(connection.handle)) {
-                return true;
-            }
-            sockets.remove(connection.handle);
-            let mut stats = connection.stack.stats();
-            for layer in &mut stats.layers {
-                if layer.held.chains > 0 {
-                    layer.drops.push((DropReason::CLOSED, layer.held.chains as u64));
-                }
-                layer.held = Held::default();
-            }
-            gone.merge(&stats);
-            false
-        });
-    }
-
-    /// Sends what smoltcp has for the wire, as far as there is credit; whether that was all.
-    fn transmit(&mut self, cx: &mut Context<'_>) -> bool {
-        for _ in 0..64 {
-            self.flush(cx);
-            let credit = (0..cx.lower_edges()).map(|edge| cx.credit_edge(edge)).min();
-            self.device.set_credit(credit.unwrap_or(0));
-            if self.device.room == 0 {
-                return false;
-            }
-            self.interface.poll_egress(instant(cx), &mut self.device, &mut self.sockets);
-            if self.device.outgoing.is_empty() {
-                return true;
-            }
-        }
-        self.flush(cx);
-        false
-    }
-
-    fn flush(&mut self, cx: &mut Context<'_>) {
-        while let Some(packet) = self.device.outgoing.pop_front() {
-            // What is lost for want of a buffer is sent again, as if the link had lost it.
-            let Some((chain, is_v4)) = segment_of(&packet, cx) else { continue };
-            cx.made(1);
-            let edge = if is_v4 { 0 } else { cx.lower_edges().saturating_sub(1) };
-            let outcome = cx.down_edge(edge, chain);
-            cx.apply(outcome);
-        }
-    }
-
-    /// What every entry ends with.
-    fn go_on(&mut self, cx: &mut Context<'_>) {
-        let serve = |connection: &mut Connection, sockets: &mut SocketSet<'_>| {
-            connection.serve(sockets.get_mut::<Socket<'_>>(connection.handle), cx.now());
-        };
-        self.connections.iter_mut().for_each(|one| serve(one, &mut self.sockets));
-        let all = self.transmit(cx);
-        if all {
-            self.forget(|socket| socket.state() == State::Closed);
-        }
-        if !all || self.connections.iter().any(|connection| connection.unfinished) {
-            cx.wait();
-        }
-        let delay = self.interface.poll_delay(instant(cx), &self.sockets);
-        // What may be sent at once, but was not, comes with the credit.
-        let delay =
-            delay.map(|delay| cx.now() + Duration::from(delay).max(Duration::from_millis(1)));
-        let inner = self.connections.iter().filter_map(|one| one.stack.next_timeout()).min();
-        let next = [delay, inner].into_iter().flatten().min();
-        if self.alarm.map(|(_, at)| at) != next {
-            if let Some((timer, _)) = self.alarm.take() {
-                cx.cancel(timer);
-            }
-            self.alarm = next.and_then(|at| Some((cx.arm(at.since(cx.now()))?, at)));
-        }
-    }
-
-    /// Resets all connections.
-    fn shut_down(&mut self, cx: &mut Context<'_>) {
-        self.ending = true;
-        for connection in &mut self.connections {
-            connection.stack.set_now(cx.now());
-            connection.stack.signal(Signal::Shutdown);
-            let socket = self.sockets.get_mut::<Socket<'_>>(connection.handle);
-            connection.drain(socket);
-        }
-        self.transmit(cx);
-        self.sockets.iter_mut().for_each(|(_, socket)| {
-            let smoltcp::socket::Socket::Tcp(socket) = socket;
-            socket.abort();
-        });
-        self.transmit(cx);
-        self.forget(|_| true);
-        if let Some((timer, _)) = self.alarm.take() {
-            cx.cancel(timer);
-        }
+    /// Seeds that are the same each time.
+    #[cfg(test)]
+    fn predictable(mut self) -> Self {
+        self.seeds = Box::new(|| 7);
+        self
     }
 }
 
 impl fmt::Debug for Tcp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tcp")
+            .field("ports", &self.listeners.len())
             .field("connections", &self.connections.len())
+            .field("opening", &(self.calls.len() + self.opening.len()))
             .field("max_connections", &self.max_connections)
             .field("backlog", &self.backlog)
             .field("buffer", &self.buffer)
+            .field("mtu", &self.families.each_ref().map(|family| family.card.mtu))
+            .field("nagle", &self.nagle)
             .field("timeout", &self.timeout)
-            .field("ports", &self.listeners.len())
+            .field("offload", &self.families[0].card.out.offload)
             .finish_non_exhaustive()
     }
 }
