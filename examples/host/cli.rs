@@ -11,7 +11,7 @@ use mbuf_protocols::Dns;
 
 use crate::common::quantity;
 
-/// A machine behind a TAP: answers ARP, neighbour discovery, ping, and UDP echo. It makes the TAP, which needs root or
+/// A machine behind a TAP: answers ARP, neighbour discovery, ping, and echo over UDP and TCP. It makes the TAP, which needs root or
 /// a network namespace of one's own (unshare -rn), and takes it away again at its end.
 #[derive(Debug, Parser)]
 #[command(name = "host")]

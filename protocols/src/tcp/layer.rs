@@ -109,6 +109,8 @@ impl Tcp {
         let buffer = || SocketBuffer::new(vec![0; self.buffer]);
         let mut socket = Socket::new(buffer(), buffer());
         socket.set_timeout(Some(self.timeout.min(HANDSHAKE).into()));
+        // Set later it would be due at once.
+        socket.set_keep_alive(Some((self.timeout / 4).into()));
         socket.set_congestion_control(CongestionControl::Reno);
         socket.set_nagle_enabled(self.nagle);
         socket
@@ -159,7 +161,6 @@ impl Tcp {
             };
             let socket = self.families[family].sockets.get_mut::<Socket<'_>>(handle);
             socket.set_timeout(Some(self.timeout.into()));
-            socket.set_keep_alive(Some((self.timeout / 4).into()));
             let layers = layers.unwrap_or_default();
             let Ok(mut stack) = Stack::pile(cx.pool(), Edge::Bytes, layers) else {
                 // A mistake of the program's; the peer hears of it at once.

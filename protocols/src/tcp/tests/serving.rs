@@ -342,3 +342,21 @@ fn a_call_that_cannot_be_is_refused_when_it_is_described() {
         assert!(result.is_err(), "{local} {peer}");
     }
 }
+
+#[test]
+fn a_silent_connection_is_asked_for_a_sign_of_life_after_a_quarter_of_the_timeout() {
+    let mut world = World::new(echo().timeout(Duration::from_secs(40)));
+    let handle = world.connect(0, 7, 50_000);
+    world.steps(100);
+    let made = |world: &World| world.server.stats().layers[2].made;
+    assert_eq!(made(&world), 1, "the SYN is answered, and nothing else is sent");
+    for _ in 0..99 {
+        world.step_by(Duration::from_millis(100));
+    }
+    assert_eq!(made(&world), 1);
+    for _ in 0..200 {
+        world.step_by(Duration::from_millis(100));
+    }
+    assert_eq!((made(&world), world.state(handle)), (3, State::Established));
+    world.finish();
+}
