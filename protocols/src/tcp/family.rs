@@ -10,7 +10,10 @@ use mbuf::{
 use smoltcp::{
     iface::{Config, Interface, SocketHandle, SocketSet},
     phy::{self, Checksum, DeviceCapabilities, Medium},
-    socket::tcp::{Socket, State},
+    socket::{
+        AnySocket,
+        tcp::{Socket, State},
+    },
     time::{Duration, Instant},
     wire::{HardwareAddress, IpCidr},
 };
@@ -59,7 +62,9 @@ impl Family {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, card, Instant::ZERO);
-        interface.update_ip_addrs(|list| list.extend(addresses.iter().copied()));
+        interface.update_ip_addrs(|list| {
+            addresses.iter().for_each(|&address| _ = list.push(address));
+        });
         interface
     }
 
@@ -82,8 +87,7 @@ impl Family {
 
     /// Whether there is a connection of these two. O(connections).
     pub(super) fn knows(&self, local: SocketAddr, peer: SocketAddr) -> bool {
-        self.sockets.iter().any(|(_, socket)| {
-            let smoltcp::socket::Socket::Tcp(socket) = socket;
+        self.all().any(|socket| {
             socket.remote_endpoint() == Some(peer.into())
                 && socket.local_endpoint() == Some(local.into())
         })
@@ -91,10 +95,17 @@ impl Family {
 
     /// Whether a local port is taken. O(connections).
     pub(super) fn uses(&self, port: u16) -> bool {
-        self.sockets.iter().any(|(_, socket)| {
-            let smoltcp::socket::Socket::Tcp(socket) = socket;
-            socket.local_endpoint().is_some_and(|local| local.port == port)
-        })
+        self.all().any(|socket| socket.local_endpoint().is_some_and(|local| local.port == port))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Socket<'static>> {
+        self.sockets.iter().filter_map(|(_, socket)| Socket::downcast(socket))
+    }
+
+    /// Resets all connections.
+    pub(super) fn abort(&mut self) {
+        let sockets = self.sockets.iter_mut();
+        sockets.filter_map(|(_, socket)| Socket::downcast_mut(socket)).for_each(Socket::abort);
     }
 
     /// Begins a connection; whether that was possible.

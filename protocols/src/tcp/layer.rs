@@ -260,10 +260,7 @@ impl Tcp {
         for (place, family) in self.families.iter_mut().enumerate() {
             let edge = place.min(cx.lower_edges().saturating_sub(1));
             family.transmit(edge, cx);
-            family.sockets.iter_mut().for_each(|(_, socket)| {
-                let smoltcp::socket::Socket::Tcp(socket) = socket;
-                socket.abort();
-            });
+            family.abort();
             family.transmit(edge, cx);
         }
         for one in mem::take(&mut self.opening) {
