@@ -19,8 +19,8 @@
 //! | [`tunnel::Vxlan`], [`tunnel::Geneve`] | Ethernet and more over UDP (RFC 7348, 8926) | UDP | packets, by VNI |
 //! | [`tunnel::Gre`] | anything over IP (RFC 2784, 2890) | IP | packets, by EtherType |
 //! | [`tunnel::Mpls`] | labels (RFC 3032) | Ethernet | packets, by label |
+//! | `tcp::Tcp` (feature `tcp`) | TCP (RFC 9293), by smoltcp | IP | a stack of its own for each connection |
 //! | [`Relay`] | passes on between two lower edges | packets, twice | nothing |
-//! | `tcp::Tcp` (feature `tcp`) | TCP (RFC 9293), through smoltcp, for servers | IP | nothing; a stack a connection |
 //! | [`Dns`] | answers for names of its own (RFC 1035) | UDP, or a UDP socket | nothing |
 //!
 //! [`mod@template`] is a layer to copy, and [`registry`] makes stacks of text.
