@@ -3,6 +3,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    net::Ipv4Addr,
     time::Duration,
 };
 
@@ -13,7 +14,11 @@ use mbuf::{
         Context, Edge, LayerInfo, Outcome, PortId, Protocol, Sessions, Signal, Stack, Time, Timer,
     },
 };
-use mbuf_protocols::Tftp;
+use mbuf_protocols::{
+    Chargen, Discard, Tftp,
+    net::{Ipv4, protocol},
+    tcp::Tcp,
+};
 
 struct Counting;
 
@@ -184,4 +189,48 @@ fn tftp_allocates_nothing_for_a_block() {
     };
     count(1000);
     assert_eq!(count(3000), 0);
+}
+
+/// Two hosts of our own: one sends characters without end, the other throws them away.
+#[test]
+fn a_tcp_connection_allocates_nothing_once_it_is_open() {
+    let pool = Pool::with_memory(8 << 20).unwrap();
+    let (one, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+    let listener = Tcp::new(&[other.into()]).listen(9, || vec![Box::new(Discard::new())]);
+    let peer = (other, 9).into();
+    let caller = Tcp::new(&[one.into()])
+        .connect((one, 0).into(), peer, || vec![Box::new(Chargen::stream())])
+        .unwrap();
+    let mut hosts = [(one, caller), (other, listener)].map(|(address, tcp)| {
+        let mut builder = Stack::builder(&pool);
+        let ip = builder.layer(Ipv4::new(address, 24));
+        let tcp = builder.layer(tcp);
+        builder.port(Edge::Packets, ip);
+        builder.bind(ip, protocol::TCP, tcp);
+        let mut stack = builder.build().unwrap();
+        stack.open();
+        stack
+    });
+    let mut batch = Batch::new();
+    let (mut now, mut carried) = (Time::ZERO, 0);
+    let mut run = |turns: usize| {
+        let before = carried;
+        for turn in 0..2 * turns {
+            now += Duration::from_micros(500);
+            let [from, to] = hosts.get_disjoint_mut([turn % 2, 1 - turn % 2]).unwrap();
+            from.advance(now);
+            let queue = from.poll_output(PORT);
+            while let Some(chain) = queue.pop() {
+                carried += chain.len();
+                batch.push(chain);
+            }
+            from.flushed(PORT);
+            to.input(PORT, &mut batch);
+        }
+        carried - before
+    };
+    run(200);
+    let before = ALLOCATIONS.get();
+    assert!(run(100) > 1_000_000);
+    assert_eq!(ALLOCATIONS.get() - before, 0);
 }

@@ -24,6 +24,7 @@ mod packets;
 mod parsing;
 mod program;
 mod readers;
+mod tcp_adapter;
 
 use case::Case;
 
@@ -74,6 +75,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut cases = buffers::cases(&dpdk, cores);
     if !options.instructions {
         cases.extend(parsing::cases(&program::compile("C by hand", "c/parsing.c", None)?));
+        cases.extend(tcp_adapter::cases());
     }
     if let Some(only) = &options.only {
         let names: Vec<_> = cases.iter().map(|case| case.name.clone()).collect();
@@ -171,6 +173,7 @@ mod tests {
         let mut cases = buffers::cases(&None, 2);
         let c = program::compile("C by hand", "c/parsing.c", None).unwrap();
         cases.extend(parsing::cases(&c));
+        cases.extend(tcp_adapter::cases());
         for case in cases.into_iter().filter(|case| !case.name.contains("out of cache")) {
             let name = case.name.clone();
             let rows = measure(case, 1, time).unwrap();

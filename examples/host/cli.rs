@@ -12,8 +12,9 @@ use mbuf_protocols::Dns;
 
 use crate::common::quantity;
 
-/// A machine behind a TAP: answers ARP, neighbour discovery, ping, and UDP echo, and serves files by TFTP. It makes the
-/// TAP, which needs root or a network namespace of one's own (unshare -rn), and takes it away again at its end.
+/// A machine behind a TAP: answers ARP, neighbour discovery and ping, echo over UDP and TCP, and serves files by TFTP.
+/// It makes the TAP, which needs root or a network namespace of one's own (unshare -rn), and takes it away again at
+/// its end.
 #[derive(Debug, Parser)]
 #[command(name = "host")]
 pub struct Arguments {

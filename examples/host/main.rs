@@ -1,12 +1,13 @@
 //! A whole machine in one process, behind a TAP: Ethernet, ARP and neighbour discovery, IPv4 and IPv6
-//! with fragments, ICMP and ICMPv6, UDP, the echo and discard services, DNS for names that it is told
-//! (`--dns`), and files by TFTP (`--tftp`). The kernel's own `ping` is its first user:
+//! with fragments, ICMP and ICMPv6, UDP and TCP, the echo and discard services, DNS for names that it is
+//! told (`--dns`), and files by TFTP (`--tftp`). The kernel's own `ping` is its first user:
 //!
 //! ```console
 //! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 --tftp /srv/tftp &
 //! ping -c 3 10.7.0.2          # in the same namespace, or as root without one
 //! ping -c 1 -s 60000 fd00::2
 //! echo hello | socat - udp:10.7.0.2:7
+//! echo hello | socat - tcp6:[fd00::2]:7
 //! curl tftp://10.7.0.2/motd
 //! ```
 
@@ -29,6 +30,7 @@ use mbuf_protocols::{
     net::{
         Arp, Ethernet, Icmp, Icmpv6, Ipv4, Ipv6, Nd, Udp, ethertype, ipv6::link_local, protocol,
     },
+    tcp::Tcp,
     tftp,
 };
 
@@ -91,7 +93,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let (own, other) = (link_local(arguments.mac.0), network.other());
         writeln!(out, "IPv6: {network} and {own}; the kernel's end is {other}")?;
     }
-    writeln!(out, "ping {}; UDP: echo on port {ECHO}, discard on {DISCARD}", network.address)?;
+    let address = network.address;
+    writeln!(out, "ping {address}; UDP and TCP: echo on port {ECHO}, discard on {DISCARD}")?;
     if !arguments.dns.is_empty() {
         writeln!(out, "DNS on port {} for {} addresses", dns::PORT, arguments.dns.len())?;
     }
@@ -126,11 +129,11 @@ fn names(names: &[Named]) -> Result<Dns, BadName> {
 /// The layers of the machine.
 ///
 /// ```text
-///           echo  discard  DNS  tftp        if there is a folder: on port 69, and on a port of its
-///            | 7     | 9   | 53  | 69, *     own for each transfer
-///  ICMP         UDP          ICMPv6
-///    | 1    17 |   | 17        | 58
-///        IPv4         IPv6
+///   echo  discard  DNS  tftp            tftp: on port 69, and on one of its own for each transfer
+///     | 7   | 9     | 53  | 69, *       echo, discard: a stack for each connection
+///  ICMP        UDP            TCP       ICMPv6
+///    | 1    17 |   | 17     6 | | 6       | 58
+///        IPv4 ----------------' '---- IPv6
 ///          |            |
 ///         ARP      neighbour discovery     hold packets whose neighbour is not known yet
 ///  0x0806 | | 0x0800    | 0x86dd
@@ -167,6 +170,15 @@ fn machine(
     let icmp6 = builder.layer(Icmpv6::new());
     let udp = Udp::new().offload(arguments.offload).any_port(folder.is_some());
     let udp = builder.layer(udp);
+    let addresses =
+        [Some(address.into()), Some(own.into()), arguments.ip6.map(|ip| ip.address.into())];
+    let addresses: Vec<IpAddr> = addresses.into_iter().flatten().collect();
+    let tcp = Tcp::new(&addresses)
+        .mtu(mtu)
+        .offload(arguments.offload)
+        .listen(ECHO as u16, || vec![Box::new(Echo::new())])
+        .listen(DISCARD as u16, || vec![Box::new(Discard::new())]);
+    let tcp = builder.layer(tcp);
     let echo = builder.layer(Echo::new());
     let discard = builder.layer(Discard::new());
     builder.port(Edge::Packets, ethernet);
@@ -174,8 +186,10 @@ fn machine(
     builder.bind(ethernet, ethertype::IPV6, nd);
     builder.stack(arp, ip).stack(nd, ip6);
     builder.bind(ip, protocol::ICMP, icmp).bind(ip, protocol::UDP, udp);
-    // UDP has IPv4 below it first, then IPv6: it tells by the address which is meant.
-    builder.bind(ip6, protocol::ICMPV6, icmp6).bind(ip6, protocol::UDP, udp);
+    builder.bind(ip6, protocol::ICMPV6, icmp6);
+    // Both have IPv4 below them first, then IPv6: they tell by the address which is meant.
+    builder.bind(ip6, protocol::UDP, udp);
+    builder.bind(ip, protocol::TCP, tcp).bind(ip6, protocol::TCP, tcp);
     builder.bind(udp, ECHO, echo).bind(udp, DISCARD, discard);
     if !arguments.dns.is_empty() {
         let names = builder.layer(names);

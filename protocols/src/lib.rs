@@ -19,6 +19,7 @@
 //! | [`tunnel::Vxlan`], [`tunnel::Geneve`] | Ethernet and more over UDP (RFC 7348, 8926) | UDP | packets, by VNI |
 //! | [`tunnel::Gre`] | anything over IP (RFC 2784, 2890) | IP | packets, by EtherType |
 //! | [`tunnel::Mpls`] | labels (RFC 3032) | Ethernet | packets, by label |
+//! | `tcp::Tcp` (feature `tcp`) | TCP (RFC 9293), by smoltcp | IP | a stack of its own for each connection |
 //! | [`Relay`] | passes on between two lower edges | packets, twice | nothing |
 //! | [`Tftp`] | serves files, and takes them if it may (RFC 1350) | UDP, or a UDP socket | nothing |
 //! | [`Dns`] | answers for names of its own (RFC 1035) | UDP, or a UDP socket | nothing |
@@ -55,6 +56,8 @@ pub mod net;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod relay;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 pub mod template;
 pub mod tftp;
 pub mod tunnel;

@@ -92,7 +92,7 @@ const OFFSET: u16 = 0x1fff;
 /// The least MTU that a link may have (RFC 791).
 const MIN_MTU: usize = 68;
 
-const HEADER: usize = size_of::<Header>();
+pub(crate) const HEADER: usize = size_of::<Header>();
 
 /// The header as it stands on the wire, without options.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

@@ -90,7 +90,7 @@ const REASONS: [DropReason; 9] = [
 
 /// The least MTU that a link may have (RFC 8200, section 5).
 const MIN_MTU: usize = 1280;
-const HEADER: usize = size_of::<Header>();
+pub(crate) const HEADER: usize = size_of::<Header>();
 const FRAGMENT_HEADER: usize = size_of::<FragmentHeader>();
 
 /// The header as it stands on the wire.

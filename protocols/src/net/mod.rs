@@ -46,7 +46,7 @@ pub use nd::Nd;
 pub use udp::Udp;
 pub use vlan::Vlan;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mbuf::{
     Address, Chain,
@@ -332,6 +332,25 @@ pub fn pseudo_header_v6(
     len: u32,
 ) -> Sum {
     Sum::ipv6(source, destination, next_header as u8, len)
+}
+
+/// The sum of the pseudo header of whichever version both addresses are; `None` where they differ.
+#[inline]
+pub(crate) fn pseudo_header(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u64,
+    len: usize,
+) -> Option<Sum> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Some(pseudo_header_v4(source, destination, protocol, len as u16))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Some(pseudo_header_v6(source, destination, protocol, len as u32))
+        }
+        _ => None,
+    }
 }
 
 /// To be called by an IP layer that puts another source into a packet than the one its transport's

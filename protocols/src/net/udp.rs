@@ -35,7 +35,7 @@ use zerocopy::{
 use super::{
     Trouble,
     ipv4::{BAD_CHECKSUM, NO_ROUTE, TOO_BIG},
-    prepended, protocol, pseudo_header_v4, pseudo_header_v6,
+    prepended, protocol,
 };
 
 /// No checksum, over IPv6.
@@ -276,15 +276,7 @@ fn verify(chain: &Chain, header: &Header) -> Result<(), DropReason> {
 
 #[inline]
 fn pseudo_header(source: IpAddr, destination: IpAddr, len: usize) -> Option<Sum> {
-    match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            Some(pseudo_header_v4(source, destination, protocol::UDP, len as u16))
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            Some(pseudo_header_v6(source, destination, protocol::UDP, len as u32))
-        }
-        _ => None,
-    }
+    super::pseudo_header(source, destination, protocol::UDP, len)
 }
 
 fn unspecified(like: IpAddr) -> IpAddr {
