@@ -20,6 +20,10 @@ use std::{
     io::{self, BufWriter, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +33,7 @@ use mbuf::{
     io::{Received, Source, capture::CaptureSource},
 };
 use mbuf_protocols::dissect::{Dissector, End};
+use signal_hook::{consts::SIGINT, flag};
 
 use crate::{filter::Filter, stats::Stats};
 
@@ -59,15 +64,27 @@ struct Options {
     color: ColorChoice,
 }
 
+/// What the shell says of a program that SIGINT has ended.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     let options = Options::parse();
+    // The first Ctrl-C ends the reading, and what was found is printed; the second ends at once.
+    let stop = Arc::new(AtomicBool::new(false));
+    let armed = flag::register_conditional_shutdown(SIGINT, INTERRUPTED.into(), stop.clone())
+        .and_then(|_| flag::register(SIGINT, stop.clone()));
+    if let Err(error) = armed {
+        print::complain(format_args!("dissect: sigaction: {error}"));
+        return ExitCode::FAILURE;
+    }
     let result = {
         let mut out = BufWriter::new(io::stdout().lock());
-        let result = run(&options, &mut out);
+        let result = run(&options, &stop, &mut out);
         // What was found before an error is printed before it.
         result.and(out.flush().map_err(Into::into))
     };
     match result {
+        Ok(()) if stop.load(Relaxed) => ExitCode::from(INTERRUPTED),
         Ok(()) => ExitCode::SUCCESS,
         // Nobody reads on (`dissect FILE | head`): that is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -93,7 +110,7 @@ fn open(path: &Path) -> Result<CaptureSource<Box<dyn Read>>> {
     Ok(CaptureSource::new(input, &name)?)
 }
 
-fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+fn run(options: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> {
     let pool = Pool::with_memory(8 << 20)?;
     let mut source = open(&options.file)?;
     let colored = match options.color {
@@ -121,7 +138,7 @@ fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
             Received::WouldBlock | Received::NoBuffers => bail!("the pool is too small"),
         }
         for (chain, record) in batch.drain().zip(source.records()) {
-            if left == 0 {
+            if left == 0 || stop.load(Relaxed) {
                 break 'all Ok(());
             }
             left -= 1;
@@ -184,7 +201,7 @@ mod tests {
         write(&arp[..20], 20);
         let words = [&["dissect", path.to_str().unwrap()], arguments].concat();
         let mut out = Vec::new();
-        run(&Options::parse_from(words), &mut out).unwrap();
+        run(&Options::parse_from(words), &AtomicBool::new(false), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -12,7 +12,8 @@ use crate::{
     tunnel::mpls,
 };
 
-/// EtherTypes up to this are lengths (IEEE 802.3); those up to [`ethertype::MIN`] are neither.
+/// EtherTypes up to this are lengths (IEEE 802.3), but for 0; those up to [`ethertype::MIN`] are
+/// neither.
 const MAX_LENGTH: u16 = 1500;
 /// 802.1Q by another number, which some switches gave the outer of two tags.
 const OLD_QINQ: u16 = 0x9100;
@@ -28,7 +29,7 @@ pub(super) fn register(dissector: &mut Dissector) {
         .register(Key::Link(LinkType::ETHERNET.0), "ethernet", ethernet)
         .register(own(ethertype::TRANSPARENT_ETHERNET), "ethernet", ethernet)
         .register(Key::Link(LinkType::LINUX_SLL.0), "sll", sll)
-        .register(Key::Link(LinkType::LINUX_SLL2.0), "sll2", sll2)
+        .register(Key::Link(LinkType::LINUX_SLL2.0), "sll", sll2)
         .register(Key::Link(LinkType::NULL.0), "null", null)
         .register(Key::Link(108), "null", null) // OpenBSD's loopback
         .register(own(ethertype::VLAN), "vlan", vlan)
@@ -65,7 +66,7 @@ fn by_type(kind: u16, chain: &mut Chain, layer: &mut Layer) -> Result<Next, Drop
     if u64::from(kind) >= ethertype::MIN {
         return Ok(Next::Of(Key::EtherType(kind)));
     }
-    if kind > MAX_LENGTH {
+    if kind == 0 || kind > MAX_LENGTH {
         return Ok(Next::Payload);
     }
     layer.limit(chain, usize::from(kind))?;

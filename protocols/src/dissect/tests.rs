@@ -53,6 +53,7 @@ fn samples() -> Vec<(LinkType, Vec<u8>, &'static str)> {
         ),
         (ethernet("0004 424203 00"), "ethernet/llc/payload"),
         (ethernet("88b5 01"), "ethernet/payload"),
+        (ethernet("0000 01"), "ethernet/payload"),
         (ethernet(&format!("8847 00010040 00020140 {inner}")), "ethernet/mpls/ipv4/icmp"),
         (ipv4("01", "0800f7ff00000000 01"), "ipv4/icmp/payload"),
         (ipv4("01", &format!("0301f7ff00000000 {}", &inner[..44])), "ipv4/icmp/ipv4/icmp"),
@@ -110,7 +111,7 @@ fn samples() -> Vec<(LinkType, Vec<u8>, &'static str)> {
                 LinkType::LINUX_SLL2,
                 hex(&format!("0800 0000 00000001 0001 00 06 0200000000010000 {inner}")),
             ),
-            "sll2/ipv4/icmp",
+            "sll/ipv4/icmp",
         ),
     ];
     samples.into_iter().map(|((link, bytes), layers)| (link, bytes, layers)).collect()
