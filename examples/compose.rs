@@ -79,7 +79,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("compose: {error:#}");
+            print::complain(format_args!("compose: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     let registry = Registry::standard();
     if cli.list {
-        registry.names().for_each(|name| println!("{name}"));
+        registry.names().for_each(|name| print::say(format_args!("{name}")));
     }
     let Some(stack) = &cli.stack else { return Ok(()) };
     let plan = if Path::new(stack).extension().is_some_and(|extension| extension == "toml") {

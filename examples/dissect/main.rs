@@ -26,7 +26,7 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{ColorChoice, Parser};
 use mbuf::{
     Batch, Pool,
@@ -69,7 +69,8 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    // The first Ctrl-C ends the reading, and what was found is printed; the second ends at once.
+    // The first Ctrl-C ends the reading at the next packet, and what was found is printed; the second
+    // ends at once.
     let stop = Arc::new(AtomicBool::new(false));
     let armed = flag::register_conditional_shutdown(SIGINT, INTERRUPTED.into(), stop.clone())
         .and_then(|_| flag::register(SIGINT, stop.clone()));
@@ -135,7 +136,10 @@ fn run(options: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> 
         match received {
             Received::Chains(_) => {}
             Received::Closed => break Ok(()),
-            Received::WouldBlock | Received::NoBuffers => bail!("the pool is too small"),
+            // For a reader that blocks there is no such answer.
+            Received::WouldBlock | Received::NoBuffers => {
+                break Err(io::ErrorKind::WouldBlock.into());
+            }
         }
         for (chain, record) in batch.drain().zip(source.records()) {
             if left == 0 || stop.load(Relaxed) {
@@ -154,6 +158,8 @@ fn run(options: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> 
                 output::tree(out, record, &found, colored)?;
             }
         }
+        // Who looks at a capture while it is made sees each packet as it comes.
+        out.flush()?;
     };
     if options.stats {
         stats.print(out)?;

@@ -9,6 +9,10 @@ use mbuf_protocols::dissect::{Dissection, End};
 
 use crate::reason;
 
+/// The most ways that are told apart, so that a capture that was made to have many fills no memory.
+const MOST_WAYS: usize = 10_000;
+const OTHERS: &str = "others";
+
 #[derive(Debug, Default)]
 pub struct Stats {
     /// By the way from the outermost layer in: packets and bytes.
@@ -22,9 +26,14 @@ impl Stats {
         let mut way = Vec::new();
         for layer in &found.layers {
             way.push(layer.name);
-            let (packets, sum) = self.layers.entry(way.clone()).or_default();
+            let known = self.layers.len() < MOST_WAYS || self.layers.contains_key(&way);
+            let key = if known { way.clone() } else { vec![OTHERS] };
+            let (packets, sum) = self.layers.entry(key).or_default();
             *packets += 1;
             *sum += u64::from(bytes);
+            if !known {
+                break;
+            }
         }
         let cut = (found.end == End::Cut).then(|| "cut".to_owned());
         if let Some(reason) = reason(found.end).or(cut) {

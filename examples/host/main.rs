@@ -3,8 +3,9 @@
 //! told (`--dns`), and files by TFTP (`--tftp`). The kernel's own `ping` is its first user:
 //!
 //! ```console
-//! unshare -rn cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 --tftp /srv/tftp &
-//! ping -c 3 10.7.0.2          # in the same namespace, or as root without one
+//! unshare -rn                 # a network namespace of one's own; root can do without
+//! cargo run --release --example host -- --ip 10.7.0.2/24 --ip6 fd00::2/64 --tftp /srv/tftp &
+//! ping -c 3 10.7.0.2
 //! ping -c 1 -s 60000 fd00::2
 //! echo hello | socat - udp:10.7.0.2:7
 //! echo hello | socat - tcp6:[fd00::2]:7

@@ -346,10 +346,11 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// The name at that place, in lower case, and the place behind it. A pointer must point before all
-/// that was read of the name so far.
+/// that was read of the name so far, and there are no more of them than a name can have labels.
 pub(crate) fn read_name(bytes: &[u8], at: &mut usize) -> Option<Vec<u8>> {
+    const MOST_JUMPS: usize = 127;
     let mut name = Vec::new();
-    let (mut place, mut least, mut jumped) = (*at, *at, false);
+    let (mut place, mut least, mut jumps) = (*at, *at, 0);
     loop {
         let length = usize::from(*bytes.get(place)?);
         match length >> 6 {
@@ -357,7 +358,7 @@ pub(crate) fn read_name(bytes: &[u8], at: &mut usize) -> Option<Vec<u8>> {
                 let end = place + 1 + length;
                 name.extend(bytes.get(place..end)?.to_ascii_lowercase());
                 place = end;
-                if !jumped {
+                if jumps == 0 {
                     *at = end;
                 }
                 if name.len() > 255 {
@@ -369,13 +370,14 @@ pub(crate) fn read_name(bytes: &[u8], at: &mut usize) -> Option<Vec<u8>> {
             }
             3 => {
                 let to = usize::from(word(bytes, place)? & 0x3fff);
-                if !jumped {
+                if jumps == 0 {
                     *at = place + 2;
                 }
-                if to >= least {
+                jumps += 1;
+                if to >= least || jumps > MOST_JUMPS {
                     return None;
                 }
-                (place, least, jumped) = (to, to, true);
+                (place, least) = (to, to);
             }
             _ => return None,
         }

@@ -14,6 +14,9 @@
 //! they came, so between two ports it is a wire, and between a port and a tunnel the tunnel's end
 //! (a VTEP, RFC 7348).
 //!
+//! A port whose destination is taken from the metadata, such as a UDP socket that is not connected,
+//! belongs below a tunnel, not below a relay: it would send a datagram to where it came to.
+//!
 //! It learns nothing and looks at nothing: a switch of more than two ends is another layer.
 
 use mbuf::{

@@ -45,6 +45,9 @@ fn dns(chain: &mut Chain, layer: &mut Layer) -> Result<Next, DropReason> {
     }
     let mut at = size_of::<dns::Header>();
     for _ in 0..counts[0] {
+        if layer.is_full() {
+            return Ok(Next::Payload);
+        }
         let name = dns::read_name(&bytes, &mut at).ok_or(DropReason::SHORT)?;
         let (kind, class) = (dns::word(&bytes, at), dns::word(&bytes, at + 2));
         let (Some(kind), Some(_)) = (kind, class) else { return Err(DropReason::SHORT) };
@@ -52,6 +55,9 @@ fn dns(chain: &mut Chain, layer: &mut Layer) -> Result<Next, DropReason> {
         layer.note("question", super::Value::Text(format!("{} type {kind}", dotted(&name))));
     }
     for _ in 0..counts[1] {
+        if layer.is_full() {
+            break;
+        }
         let name = dns::read_name(&bytes, &mut at).ok_or(DropReason::SHORT)?;
         let kind = dns::word(&bytes, at).ok_or(DropReason::SHORT)?;
         let len = usize::from(dns::word(&bytes, at + 8).ok_or(DropReason::SHORT)?);
@@ -86,19 +92,21 @@ fn answer(name: &str, kind: u16, data: &[u8]) -> String {
     format!("{name} type {kind}, {} bytes", data.len())
 }
 
-/// RFC 1035, section 4.2.2: a length before each message. What does not begin with a message that
-/// is whole is a piece of one.
+/// RFC 1035, section 4.2.2: a length before each message. A segment may begin anywhere in a stream: one
+/// that does not begin with a message that is whole is a piece of one.
 fn dns_over_tcp(chain: &mut Chain, layer: &mut Layer) -> Result<Next, DropReason> {
     let mut length = [0; 2];
-    chain.peek(0, &mut length).map_err(|_| DropReason::SHORT)?;
+    if chain.peek(0, &mut length).is_err() {
+        return Ok(Next::Payload);
+    }
     let length = usize::from(u16::from_be_bytes(length));
-    layer.number("length", length as u64);
     if length + 2 > chain.len() {
         return Ok(Next::Payload);
     }
     take(chain, 2)?;
+    layer.number("length", length as u64);
     chain.truncate(length).map_err(|_| DropReason::NO_BUFFERS)?;
-    dns(chain, layer)
+    dns(chain, layer).or(Ok(Next::Payload))
 }
 
 /// RFC 7348.

@@ -182,6 +182,11 @@ impl Layer {
         self.missing > 0
     }
 
+    /// Whether it has as many fields as are kept.
+    pub fn is_full(&self) -> bool {
+        self.fields.len() == MOST_FIELDS
+    }
+
     /// What follows is only a part, and that is as it should be.
     pub fn partial(&mut self) {
         self.partial = true;
@@ -276,7 +281,7 @@ impl Dissector {
                 if let Next::Of(Key::Link(_)) = next {
                     break End::Dropped(UNKNOWN_LINK);
                 }
-                let end = if missing > 0 && !partial { End::Cut } else { End::Whole };
+                let end = if missing > 0 { End::Cut } else { End::Whole };
                 if !chain.is_empty() {
                     let mut payload = Layer { name: "payload", fields: vec![], missing, partial };
                     payload.number("length", chain.len() as u64);
@@ -300,8 +305,8 @@ impl Dissector {
             }
             match result {
                 Ok(more) => next = more,
-                Err(DropReason::SHORT | TRUNCATED) if partial => break End::Whole,
                 Err(DropReason::SHORT | TRUNCATED) if missing > 0 => break End::Cut,
+                Err(DropReason::SHORT | TRUNCATED) if partial => break End::Whole,
                 Err(reason) => break End::Dropped(reason),
             }
         };

@@ -182,6 +182,35 @@ fn each_contradiction_has_its_reason() {
 }
 
 #[test]
+fn a_name_of_pointers_to_pointers_ends() {
+    // Each points to the one before it, and every question begins with the last.
+    let pointers = (0..2000_u16).flat_map(|n| (0xc000 | (12 + 2 * n)).to_be_bytes());
+    let message = [hex("abcd 0100 ffff 0000 0000 0000 0000"), pointers.collect()].concat();
+    let mut at = message.len() - 2;
+    assert_eq!(crate::dns::read_name(&message, &mut at), None);
+    let udp = [hex("0001 0035 0000 0000"), message].concat();
+    let ip = [hex("4500 0000 00000000 4011 0000 7f000001 7f000002"), udp].concat();
+    let chain = testing::pool().chain_from(&ip).unwrap();
+    let found = Dissector::new().dissect(LinkType::RAW, chain, ip.len());
+    assert_eq!(
+        (found.to_string().as_str(), found.end),
+        ("ipv4/udp/dns", End::Dropped(DropReason::SHORT))
+    );
+}
+
+#[test]
+fn a_segment_of_dns_that_is_no_whole_message_is_payload() {
+    for rest in ["00", "0030 abcd", "0002 abcd", "000c abcd 0100 0001 0000 0000 0000"] {
+        let tcp = format!("d431003500000001000000005018ffff00000000{rest}");
+        let len = 20 + hex(&tcp).len();
+        let ip = format!("4500{len:04x}12340000 40060000 c0000201 c0000202 {tcp}");
+        let found = dissect(LinkType::RAW, &hex(&ip), hex(&ip).len());
+        assert!(found.to_string().starts_with("ipv4/tcp/dns"), "{rest}");
+        assert_eq!(found.end, End::Whole, "{rest}");
+    }
+}
+
+#[test]
 fn what_a_packet_can_make_us_keep_is_bounded() {
     // A message of questions, two bytes of name each.
     let questions = [hex("abcd 0100 ffff 0000 0000 0000"), [0, 0, 1, 0, 1].repeat(13_000)].concat();

@@ -20,8 +20,9 @@ pub struct DatagramStats {
     pub copied: u64,
     /// Received datagrams that were longer than their buffer, and were dropped.
     pub truncated: u64,
-    /// Datagrams that the kernel dropped because the socket's receive buffer was full (SO_MEMINFO);
-    /// a run that it had joined counts as one.
+    /// Datagrams that the kernel dropped before they were received (SO_MEMINFO): mostly because the
+    /// socket's receive buffer was full, but also those that were damaged. A run that it had joined
+    /// counts as one; after 2^32 it begins again.
     pub overflowed: u64,
     /// Received datagrams that were dropped because the pool could not hold them if all of it were
     /// free, or not the run that the kernel had joined them to.
