@@ -62,6 +62,7 @@ impl Connection {
             }
         }
         let all = self.drain(socket);
+        self.refuse_more(socket);
         self.unfinished |= self.stack.has_work();
         match self.stack.closing(PORT) {
             Closing::Abort(_) => socket.abort(),
@@ -70,6 +71,18 @@ impl Connection {
                 socket.close();
             }
             _ => {}
+        }
+    }
+
+    /// What comes after the session has closed is thrown away, and answered by a reset once the peer
+    /// has all that was sent (RFC 9293, section 3.6.1): nobody reads it, and the peer is to know.
+    fn refuse_more(&mut self, socket: &mut Socket<'_>) {
+        if !self.closed || !socket.can_recv() {
+            return;
+        }
+        let _ = socket.recv(|bytes| (bytes.len(), ()));
+        if socket.send_queue() == 0 {
+            socket.abort();
         }
     }
 

@@ -244,6 +244,7 @@ impl Out {
         {
             packet.copy_from_slice(&self.kept);
             self.kept.clear();
+            self.lost = false;
             let sealed = seal(packet, self.offload);
             self.push(chain, sealed);
         }

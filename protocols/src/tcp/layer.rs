@@ -88,9 +88,15 @@ impl Tcp {
         if self.connections.len() + self.opening.len() >= self.max_connections {
             let waits =
                 |one: &Connection| self.families[one.family].state(one.handle) == State::TimeWait;
-            let oldest = self.connections.iter().position(waits).ok_or(DropReason::LIMIT)?;
-            let oldest = self.connections.remove(oldest);
-            self.bury(oldest);
+            if let Some(oldest) = self.connections.iter().position(waits) {
+                let oldest = self.connections.remove(oldest);
+                self.bury(oldest);
+            } else {
+                // Those who only knock do not keep out who comes after them.
+                let oldest = self.opening.iter().position(by_syn).ok_or(DropReason::LIMIT)?;
+                let oldest = self.opening.remove(oldest);
+                self.families[oldest.family].remove(oldest.handle);
+            }
         }
         if self.backlog == 0 {
             return Err(DropReason::LIMIT);

@@ -221,8 +221,9 @@ impl Tcp {
         Err(BuildError::Stack(format!("tcp from {local} to {peer}: {wrong}")))
     }
 
-    /// At most so many connections, those in TIME-WAIT among them (usual: 64). Those that are
-    /// begun here are not counted against it.
+    /// At most so many connections, those in TIME-WAIT and those that are begun here among them
+    /// (usual: 64). At the limit one in TIME-WAIT makes room for a new one, or else the oldest that is
+    /// not open yet.
     ///
     /// ```
     /// # use mbuf_protocols::tcp::Tcp;

@@ -36,9 +36,11 @@
 //! There is no authentication: whoever can send to it reads every file of the store, and, if
 //! [that is allowed](Tftp::write), writes new ones, of [bounded size](Tftp::max_size). An answer
 //! goes to whoever a request says it is from, and is longer; a peer who has never answered is tried
-//! three times. What is held is bounded: [transfers](Tftp::transfers) in all and for
+//! three times. Over one port, which everybody knows, whoever forges requests can forge their
+//! acknowledgments too: [ports of its own](Tftp::own_ports) and a [short block](Tftp::max_block) keep
+//! that small. What is held is bounded: [transfers](Tftp::transfers) in all and for
 //! [each address](Tftp::per_peer) (beyond, a request is refused), a window of at most 64 KiB and 64
-//! blocks, read and read ahead, or 128 KiB of what is to be written, for each. Requests that were
+//! blocks, read and read ahead, or 192 KiB of what is to be written, for each. Requests that were
 //! sent to many are ignored (RFC 1123, 4.2.3.4), an ERROR is never answered, a second ACK never by
 //! DATA (RFC 1123, 4.2.3.1).
 //!
@@ -140,7 +142,7 @@ impl Tftp {
         Self::with(Files::Store(store))
     }
 
-    /// A server of what is beneath a folder: when the stack is opened, it takes a
+    /// A server of what is beneath a folder, in which it makes no further folders: when the stack is opened, it takes a
     /// [store](Folder::store) there, with the stack's pool, which must have clusters to read into. If
     /// it gets none (there can be no thread), it drops everything as [`DropReason::CLOSED`].
     ///
@@ -156,7 +158,7 @@ impl Tftp {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn folder(folder: Folder) -> Self {
-        Self::with(Files::Folder(folder))
+        Self::with(Files::Folder(folder.make_folders(false)))
     }
 
     fn with(files: Files) -> Self {

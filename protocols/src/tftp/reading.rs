@@ -135,9 +135,9 @@ impl Reading {
         match self.ahead.take() {
             Some(ahead) if len >= buffered => hands.consume(ahead),
             Some(mut ahead) => {
-                let trimmed = ahead.trim_front(len);
+                let freed = ahead.advance(len);
                 self.ahead = Some(ahead);
-                trimmed.map_err(|_| Fault::NO_BUFFERS)?;
+                freed.map_err(|_| Fault::NO_BUFFERS)?;
             }
             None => {}
         }
@@ -155,7 +155,7 @@ impl Reading {
         while self.next <= self.acked + talk.window
             && let Some((from, len)) = self.piece(self.next, talk.block)
         {
-            stalled = hands.cx.credit() < len + size_of::<Header>();
+            stalled = hands.cx.credit() == 0;
             if stalled {
                 break;
             }

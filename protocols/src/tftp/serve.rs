@@ -37,13 +37,12 @@ impl Tftp {
             return self.refuse(chain, Fault::ILLEGAL, cx);
         };
         let hash = self.keys.hash_one(&*bytes);
-        if let Some(&file) = self.peers.get(&peer) {
-            let known = self.transfers.get(file as usize).and_then(Option::as_ref);
-            if known.is_some_and(|known| known.request == hash && !known.may_begin_anew()) {
-                return cx.drop(chain, DUPLICATE);
-            }
-            // A client has one transfer at a port: the old one is over.
-            self.step(file, cx, |_, _| Ok(Flow::Over));
+        let old = self.peers.get(&peer).copied();
+        let known = old.and_then(|file| self.transfers.get(file as usize)?.as_ref());
+        // From a peer who has never answered, every request may be somebody else's.
+        let repeated = |known: &Transfer| known.request == hash || !known.is_heard();
+        if known.is_some_and(|known| repeated(known) && !known.may_begin_anew()) {
+            return cx.drop(chain, DUPLICATE);
         }
         let name = Name::parse(request.name.trim_start_matches('/').as_bytes());
         let fault = match &name {
@@ -57,11 +56,15 @@ impl Tftp {
         let (Ok(name), None) = (name, fault) else {
             return self.refuse(chain, fault.unwrap_or(Fault::ACCESS), cx);
         };
+        // A client has one transfer at a port: the old one is over.
+        if let Some(old) = old {
+            self.step(old, cx, |_, _| Ok(Flow::Over));
+        }
         let Some(file) = self.place(peer, cx) else {
             return self.refuse(chain, Fault::BUSY, cx);
         };
         let mut answers = answer_to(&chain);
-        if self.own_ports
+        if self.has_own_ports(cx)
             && let Address::Ip(mut from) = to
         {
             from.set_port(self.port());
@@ -128,7 +131,12 @@ impl Tftp {
 
     /// Whether the chain at hand came to the port that takes requests.
     pub(super) fn serves(&self, cx: &Context<'_>) -> bool {
-        !self.own_ports || cx.key().is_some()
+        !self.has_own_ports(cx) || cx.key().is_some()
+    }
+
+    /// Over a port that is no layer below, there are none: what is for another never comes here.
+    fn has_own_ports(&self, cx: &Context<'_>) -> bool {
+        self.own_ports && cx.lower_edges() > 1
     }
 
     /// What belongs to no transfer, or has no opcode.

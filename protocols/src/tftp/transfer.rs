@@ -274,6 +274,11 @@ impl Transfer {
         self.is_done() || self.talk.heard && self.talk.tries > 0
     }
 
+    /// Whether the peer has answered anything.
+    pub(super) fn is_heard(&self) -> bool {
+        self.talk.heard
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.way, Way::Over)
     }

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Storage, in bytes, that may be with the store for one transfer.
-const IN_STORE: usize = 128 << 10;
+const IN_STORE: usize = 192 << 10;
 /// How long the last ACK is said again: clients ask again after five seconds, as a rule.
 const DALLY: Duration = Duration::from_secs(12);
 
@@ -36,6 +36,8 @@ pub(super) struct Writing {
     in_store: Held,
     /// A block is missing, and that was said.
     gap: bool,
+    /// A block was dropped while the store had others: what is missing is to be asked for.
+    owed: bool,
     stage: Stage,
 }
 
@@ -62,6 +64,7 @@ impl Writing {
             decoder: Decoder::default(),
             in_store: Held::default(),
             gap: false,
+            owed: false,
             stage: Stage::Creating,
         }
     }
@@ -116,6 +119,7 @@ impl Writing {
         }
         if self.in_store.footprint >= IN_STORE {
             hands.drop(chain, DropReason::LIMIT);
+            self.owed = true;
             return Ok(Flow::On);
         }
         let last = chain.len() < talk.block;
@@ -159,9 +163,11 @@ impl Writing {
     /// answered by a whole window (RFC 7440, section 4).
     fn out_of_order(&mut self, block: Option<u64>, talk: &mut Talk, hands: &mut Hands<'_, '_>) {
         if self.waits_for_store() {
+            // What is missing is asked for as soon as the store has what is there.
+            self.owed |= block.is_some_and(|block| block > self.received);
             return;
         }
-        let said = self.received > 0 && self.received == self.acked;
+        let said = self.received > 0 && (self.is_done() || self.received == self.acked);
         let before = said && block == Some(self.received);
         let early = !self.gap && block.is_some_and(|block| block > self.received);
         if self.is_done() && before {
@@ -177,7 +183,8 @@ impl Writing {
     /// Acknowledges a window, or the file, once the store has all of it.
     fn settle(&mut self, talk: &mut Talk, hands: &mut Hands<'_, '_>) {
         let whole = self.received - self.acked >= talk.window;
-        if self.stage == Stage::Receiving && self.in_store.chains == 0 && whole {
+        if self.stage == Stage::Receiving && self.in_store.chains == 0 && (whole || self.owed) {
+            self.gap |= std::mem::take(&mut self.owed);
             self.acknowledge(talk, hands);
         }
     }

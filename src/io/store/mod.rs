@@ -68,7 +68,8 @@ pub type Looked = [u8; 64];
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Request {
-    /// A new file, to be written, as `NAME.part`; folders on the way are made.
+    /// A new file, to be written, as `NAME.part`; folders on the way are made, unless
+    /// [`Folder::make_folders`] says no.
     /// Answer: [`Done::Created`].
     Create {
         /// Its final name.

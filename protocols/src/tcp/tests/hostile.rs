@@ -108,7 +108,9 @@ fn a_closed_port_is_answered_by_a_reset_over_both_ips() {
 #[test]
 fn beyond_the_limit_a_connection_is_reset() {
     let mut world = World::new(echo().max_connections(1));
-    let (first, second) = (world.connect(0, 7, 50_000), world.connect(1, 7, 50_001));
+    let first = world.connect(0, 7, 50_000);
+    world.steps(20);
+    let second = world.connect(1, 7, 50_001);
     world.steps(20);
     assert_eq!(world.state(first), State::Established);
     assert_eq!(world.state(second), State::Closed);

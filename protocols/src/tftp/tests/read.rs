@@ -188,6 +188,7 @@ fn what_cannot_be_read_is_said_by_its_code() {
     assert_eq!(subject.ask(&request("read missing octet")), [error(1, "file not found")]);
     assert_eq!(subject.ask(&request("read folder octet")), [error(2, "access violation")]);
     assert_eq!(subject.ask(&request("read folder/g octet")), [data(1, b"y")]);
+    assert!(subject.ask(&ack(1)).is_empty());
     assert_eq!(subject.ask(&request("write f octet")), [error(2, "access violation")]);
     // In the middle, too.
     let mut subject = Subject::with(&bytes(40_000));
@@ -230,10 +231,34 @@ fn holes_are_zeroes_and_a_late_store_is_waited_for() {
 }
 
 #[test]
+fn what_was_acknowledged_is_given_up() {
+    let file = bytes(400 * 512 + 1);
+    let mut subject = Subject::with(&file);
+    assert_eq!(subject.ask(&request("read f octet")), [data(1, &file[..512])]);
+    let mut most = 0;
+    for n in 1..400_usize {
+        let next = &file[n * 512..(n + 1) * 512];
+        assert_eq!(subject.ask(&ack(n as u16)), [data(n as u16 + 1, next)]);
+        most = most.max(subject.rig.stack.held().footprint);
+    }
+    assert!(most < 128 << 10, "{most} bytes held of a file of {}", file.len());
+    subject.finish();
+}
+
+#[test]
+fn another_request_of_a_peer_who_never_answered_is_none() {
+    let mut subject = Subject::with(b"x");
+    assert_eq!(subject.ask(&request("read f octet")), [data(1, b"x")]);
+    assert!(subject.ask(&request("read f octet blksize 8")).is_empty());
+    assert!(subject.ask(&request("read f octet")).is_empty());
+    assert_eq!(subject.drops(DUPLICATE), 2);
+    subject.finish();
+}
+
+#[test]
 fn without_buffers_it_goes_on_when_there_are_some() {
     let mut subject = Subject::with(&bytes(2000));
-    subject.ask(&request("read f octet"));
-    let message = subject.rig.pool.chain_from(&ack(1)).unwrap();
+    let message = subject.rig.pool.chain_from(&request("read f octet")).unwrap();
     let starve = testing::Starve::small(&subject.rig.pool, 0);
     let mut chain = message;
     chain.meta_mut().set_source(Address::Ip(PEER.parse().unwrap()));
@@ -242,6 +267,6 @@ fn without_buffers_it_goes_on_when_there_are_some() {
     assert!(subject.rig.sent().is_empty());
     drop(starve);
     let sent = subject.wait(1);
-    assert_eq!(sent[0], (0.02, data(2, &bytes(1024)[512..])));
+    assert_eq!(sent[0], (0.02, data(1, &bytes(512))));
     subject.finish();
 }

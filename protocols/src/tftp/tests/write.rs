@@ -157,11 +157,11 @@ fn what_is_with_the_store_is_held_and_bounded() {
     subject.store.delay(true);
     let block = bytes(65_464);
     let mut chains = Vec::new();
-    for n in 1..=3 {
+    for n in 1..=4 {
         subject.ask(&data(n, &block));
         chains.push(subject.rig.stack.held().chains);
     }
-    assert_eq!(chains, [1, 2, 2]);
+    assert_eq!(chains, [1, 2, 3, 3]);
     assert_eq!(subject.drops(DropReason::LIMIT), 1);
     // Given up while the store still has them.
     assert!(subject.ask(&error(0, "enough")).is_empty());

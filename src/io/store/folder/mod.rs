@@ -21,7 +21,7 @@ use crate::{
 
 use base::Base;
 use group::Group;
-use work::FolderWork;
+use work::{FolderWork, How};
 
 /// A folder, for [stores](Store) to keep files in, or to take them from.
 ///
@@ -73,6 +73,7 @@ use work::FolderWork;
 pub struct Folder {
     base: Arc<Base>,
     sync: bool,
+    make_folders: bool,
     sink: SinkKind,
     source: SourceKind,
     threads: Arc<Threads>,
@@ -92,6 +93,7 @@ impl Folder {
         Ok(Self {
             base: Arc::new(Base::open(path)?),
             sync: true,
+            make_folders: true,
             sink: SinkKind::default(),
             source: SourceKind::default(),
             threads: Arc::default(),
@@ -108,6 +110,19 @@ impl Folder {
     /// ```
     pub fn sync(mut self, yes: bool) -> Self {
         self.sync = yes;
+        self
+    }
+
+    /// Whether a file that is created has the folders on its way made: yes, unless this says no. They
+    /// stay when the file is discarded, so whoever creates files for strangers says no.
+    ///
+    /// ```
+    /// let folder = mbuf::io::store::Folder::open(&std::env::temp_dir())?.make_folders(false);
+    /// assert!(format!("{folder:?}").contains("make_folders: false"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn make_folders(mut self, yes: bool) -> Self {
+        self.make_folders = yes;
         self
     }
 
@@ -154,12 +169,13 @@ impl Folder {
     /// ```
     pub fn store(&self, pool: &Pool) -> io::Result<FolderStore> {
         let (base, receiver) = (Arc::clone(&self.base), pool.receiver());
-        let Self { sync, sink, source, .. } = *self;
+        let Self { sync, make_folders, sink, source, .. } = *self;
         let group = Group::new(Arc::clone(&base), sync)?;
         let running = Running::new(&self.threads);
         let worker = Worker::start("mbuf-store", move |patience| {
             let readings = Readings::new(receiver, source, patience);
-            FolderWork::new(base, group, readings, sync, sink, running)
+            let how = How { sync, make_folders, kind: sink };
+            FolderWork::new(base, group, readings, how, running)
         })?;
         Ok(FolderStore(worker))
     }
@@ -207,6 +223,7 @@ impl fmt::Debug for Folder {
         f.debug_struct("Folder")
             .field("path", &self.base.path())
             .field("sync", &self.sync)
+            .field("make_folders", &self.make_folders)
             .field("sink", &self.sink)
             .field("source", &self.source)
             .finish_non_exhaustive()

@@ -29,12 +29,19 @@ pub(super) struct FolderWork {
     parts: HashMap<FileNo, Slot>,
     readings: Readings,
     group: Group,
-    sync: bool,
-    kind: SinkKind,
+    how: How,
     /// The folder that was used last: as a rule the next file goes there too.
     last: Option<Arc<Parent>>,
     /// Dropped last: there are no parts any more.
     _running: Running,
+}
+
+/// How it was told to work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    pub(super) sync: bool,
+    pub(super) make_folders: bool,
+    pub(super) kind: SinkKind,
 }
 
 /// What a number stands for that was created.
@@ -49,12 +56,11 @@ impl FolderWork {
         base: Arc<Base>,
         group: Group,
         readings: Readings,
-        sync: bool,
-        kind: SinkKind,
+        how: How,
         running: Running,
     ) -> Self {
         let parts = HashMap::new();
-        Self { base, parts, readings, group, sync, kind, last: None, _running: running }
+        Self { base, parts, readings, group, how, last: None, _running: running }
     }
 }
 
@@ -91,7 +97,7 @@ impl Work for FolderWork {
                 None => Err(not_open(file)),
             },
             Request::MakeFolder { name, mode } => match self.make_folder(&name, mode) {
-                Ok(()) if self.sync => return self.group.add_folder(file),
+                Ok(()) if self.how.sync => return self.group.add_folder(file),
                 result => result.map(|()| Done::FolderMade),
             },
             Request::Create { name, length, overwrite } => {
@@ -154,10 +160,13 @@ impl FolderWork {
     fn new_part(&mut self, name: Name, length: Option<u64>, overwrite: bool) -> io::Result<Part> {
         let parent = match &self.last {
             Some(last) if last.name() == name.folder() => Arc::clone(last),
-            _ => self.base.folder(name.folder(), Some(self.group.made()))?,
+            _ => {
+                let made = self.how.make_folders.then(|| self.group.made());
+                self.base.folder(name.folder(), made)?
+            }
         };
         self.last = Some(Arc::clone(&parent));
-        Part::create(&self.base, parent, name, length, overwrite, self.kind)
+        Part::create(&self.base, parent, name, length, overwrite, self.how.kind)
     }
 
     fn write(&mut self, file: FileNo, offset: u64, chain: Chain) -> Result<Chain, Failure> {

@@ -275,3 +275,16 @@ pub(super) fn make_fifo(path: &Path) {
     let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
     assert!(made.success());
 }
+
+#[test]
+fn where_that_was_said_no_folders_are_made() {
+    let here = tempfile::tempdir().unwrap();
+    fs::create_dir(here.path().join("there")).unwrap();
+    let folder = Folder::open(here.path()).unwrap().make_folders(false);
+    let mut driver = Driver::of(&folder, &crate::testing::pool());
+    let error = driver.error(1, create("a/b/c", false));
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(!here.path().join("a").exists());
+    driver.put(2, "there/f", b"bytes", false).unwrap();
+    assert_eq!(fs::read(here.path().join("there/f")).unwrap(), b"bytes");
+}
