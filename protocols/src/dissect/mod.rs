@@ -115,7 +115,26 @@ impl fmt::Display for Value {
     }
 }
 
-/// A layer of a packet.
+/// A layer of a packet, which a [`Dissect`] fills in.
+///
+/// ```
+/// use mbuf::{Pool, io::capture::LinkType, stack::DropReason};
+/// use mbuf_protocols::dissect::{Dissector, Key, Next, Value};
+///
+/// let mut dissector = Dissector::new();
+/// dissector.register(Key::Link(LinkType::USER0.0), "mine", |chain, layer| {
+///     let [kind, len]: [u8; 2] = chain.strip().map_err(|_| DropReason::SHORT)?;
+///     layer.number("kind", kind);
+///     layer.limit(chain, len.into())?; // what is behind it is padding
+///     Ok(Next::Payload)
+/// });
+/// let (pool, frame) = (Pool::with_memory(1 << 20)?, b"\x07\x02hi, padding");
+/// let found = dissector.dissect(LinkType::USER0, pool.chain_from(frame)?, frame.len());
+/// assert_eq!(found.to_string(), "mine/payload");
+/// assert_eq!(found.layers[0].field("kind"), Some(&Value::Number(7)));
+/// assert_eq!(found.layers[1].field("length"), Some(&Value::Number(2)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// Its name, that of the plugin.
