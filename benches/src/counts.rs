@@ -186,13 +186,14 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
                 };
                 let mut found = (0..rounds).map(|_| count()).collect::<anyhow::Result<Vec<_>>>()?;
                 // What has disturbed one does not disturb most of three.
-                if ours && found.iter().any(|&found| found > most) {
+                if ours && found.iter().any(|&found| found.round() > most) {
                     while found.len() < 3 {
                         found.push(count()?);
                     }
                 }
                 let row = Row::new(ceiling.what, peer.name(), tool.measure(), found);
-                let within = !ours || row.median <= most;
+                // As it is printed: one more in a whole run is a table that grew, no message's.
+                let within = !ours || row.median.round() <= most;
                 passed &= within;
                 table.row([
                     format!("{} ({}), {}: {}", ceiling.what, case.name, peer.name(), noun(tool)),
