@@ -59,18 +59,12 @@ enum Written {
 fn main() -> ExitCode {
     match run(&Options::parse(), &mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Nobody reads on (`capture FILE | head`): that is no failure.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             print::complain(format_args!("capture: {error:#}"));
             ExitCode::FAILURE
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<std::io::Error>();
-    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn run(options: &Options, out: &mut dyn Write) -> Result<()> {

@@ -25,6 +25,12 @@ pub fn complain(line: fmt::Arguments<'_>) {
     }
 }
 
+/// Whether nobody reads on (`dissect FILE | head`), which is no failure.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// Prints what a reactor, its layers and its pool have counted, and ends the reactor. An error if a
 /// layer cannot account for a packet, or a buffer has not come back.
 pub fn books(reactor: Reactor, pool: &Pool) -> anyhow::Result<()> {

@@ -87,18 +87,12 @@ fn main() -> ExitCode {
     match result {
         Ok(()) if stop.load(Relaxed) => ExitCode::from(INTERRUPTED),
         Ok(()) => ExitCode::SUCCESS,
-        // Nobody reads on (`dissect FILE | head`): that is no failure.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if print::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             print::complain(format_args!("dissect: {error:#}"));
             ExitCode::FAILURE
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn open(path: &Path) -> Result<CaptureSource<Box<dyn Read>>> {
@@ -136,9 +130,10 @@ fn run(options: &Options, stop: &AtomicBool, out: &mut dyn Write) -> Result<()> 
         match received {
             Received::Chains(_) => {}
             Received::Closed => break Ok(()),
-            // For a reader that blocks there is no such answer.
             Received::WouldBlock | Received::NoBuffers => {
-                break Err(io::ErrorKind::WouldBlock.into());
+                let (name, next) = (options.file.display(), source.packets() + 1);
+                let why = format!("capture {name}: packet {next} cannot be read now: {received:?}");
+                break Err(io::Error::other(why));
             }
         }
         for (chain, record) in batch.drain().zip(source.records()) {

@@ -26,12 +26,13 @@
 //! NAME`, or [`TunTapBuilder::owner`] with [`TunTapBuilder::persistent`]) may be attached to
 //! without.
 //!
-//! **Receiving** is one readv(2) a packet, or read(2) where one buffer is enough, straight into buffers of the pool: into a 2 KiB cluster,
-//! which holds a packet of an MTU of 1,500, and what is longer goes on in a further one, which is
-//! of 64 KiB where the interface has offloads, and stays posted until a packet reaches it. Of that
+//! **Receiving** is one readv(2) a packet, or read(2) where one buffer is enough, straight into
+//! buffers of the pool: into a 2 KiB cluster, which holds a packet of an MTU of 1,500, and what is
+//! longer goes on in a further one, which is of 64 KiB where the interface has offloads, and stays posted until a packet reaches it. Of that
 //! one, up to 4 KiB are copied into a smaller one, so that they do not pin it.
 //!
-//! **Sending** is one writev(2) a packet, or write(2) of a single segment, gathered straight from the chain's segments.
+//! **Sending** is one writev(2) a packet, gathered straight from the chain's segments, or write(2)
+//! of a single one.
 //!
 //! **Offloads.** With [`Offloads`] the kernel leaves work to who reads, and takes work from who
 //! writes, by a header before each packet (virtio):

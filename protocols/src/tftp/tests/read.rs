@@ -246,6 +246,15 @@ fn what_was_acknowledged_is_given_up() {
 }
 
 #[test]
+fn over_one_port_there_are_no_ports_of_its_own() {
+    let mut subject = Subject::new(|tftp| tftp.own_ports(true));
+    subject.store.put("f", b"x");
+    assert_eq!(subject.ask(&request("read f octet")), [data(1, b"x")]);
+    assert!(subject.ask(&ack(1)).is_empty());
+    subject.finish();
+}
+
+#[test]
 fn another_request_of_a_peer_who_never_answered_is_none() {
     let mut subject = Subject::with(b"x");
     assert_eq!(subject.ask(&request("read f octet")), [data(1, b"x")]);
