@@ -1,6 +1,9 @@
 //! What is sent arrives, whatever the link and the memory are like.
 
-use mbuf::testing::Starve;
+use mbuf::{
+    stack::{Context, LayerInfo, Outcome, Protocol},
+    testing::Starve,
+};
 
 use super::*;
 use crate::{Chargen, Discard, tcp::RESET};
@@ -358,5 +361,44 @@ fn a_silent_connection_is_asked_for_a_sign_of_life_after_a_quarter_of_the_timeou
         world.step_by(Duration::from_millis(100));
     }
     assert_eq!((made(&world), world.state(handle)), (3, State::Established));
+    world.finish();
+}
+
+/// A session that is over as soon as it begins.
+struct Goodbye;
+
+impl Protocol for Goodbye {
+    fn name(&self) -> &str {
+        "goodbye"
+    }
+
+    fn info(&self) -> LayerInfo {
+        LayerInfo::new(Edge::Bytes, Edge::Any).half_open()
+    }
+
+    fn signal(&mut self, signal: Signal, cx: &mut Context<'_>) {
+        if signal == Signal::Opened {
+            cx.close();
+        }
+    }
+
+    fn input(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        cx.consumed(chain)
+    }
+
+    fn output(&mut self, chain: Chain, cx: &mut Context<'_>) -> Outcome {
+        cx.drop(chain, DropReason::UNBOUND)
+    }
+}
+
+#[test]
+fn what_comes_after_the_session_has_closed_is_answered_by_a_reset() {
+    let mut world = World::new(tcp().listen(13, || vec![Box::new(Goodbye)]));
+    let handle = world.connect(0, 13, 50_000);
+    world.steps(20);
+    assert_eq!(world.state(handle), State::CloseWait);
+    world.socket(handle).send_slice(b"more").unwrap();
+    world.steps(20);
+    assert_eq!(world.state(handle), State::Closed);
     world.finish();
 }
